@@ -1,0 +1,1 @@
+"""Tools for instructors and CI; nothing else in the package imports them."""

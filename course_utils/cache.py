@@ -1,0 +1,139 @@
+"""Build something once, keep it, notice damage: the mechanism behind every artifact of the course.
+
+An artifact is a folder named by a digest of what made it. It is built under a temporary name and renamed, so a folder
+that exists is complete; a list of checksums inside tells whether it still is. A file lock makes other processes wait
+for a build that is under way instead of repeating it. What an artifact contains is not decided here.
+"""
+
+import errno
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from filelock import FileLock
+
+SEAL = "artifact.json"
+# Folders that this process has already verified, with the state of their seal at that time.
+_verified: dict[Path, int] = {}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder, and the key that describes how it was made."""
+
+    path: Path
+    key: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Short name of this very artifact, for the keys of what is built on it."""
+        return self.path.name
+
+
+def home() -> Path:
+    """Return the folder that holds all artifacts: COURSE_HOME, or the user's cache folder."""
+    chosen = os.environ.get("COURSE_HOME")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "code-completion-course"
+
+
+def code_fingerprint(*modules: ModuleType) -> str:
+    """Digest of the modules' source, so that an artifact made by older code is never taken for a new one."""
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(Path(inspect.getfile(module)).read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:16]
+
+
+def library_versions(*names: str) -> dict[str, str]:
+    """Versions of the libraries that shape an artifact's files."""
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def build_once(
+    name: str, key: Mapping[str, Any], build: Callable[[Path], Any], say: Callable[[str], None] = print
+) -> Artifact:
+    """Return the artifact `name` made from `key`, building it with `build(folder)` unless it is there and intact.
+
+    A damaged artifact is rebuilt, and `say` tells so. Raises what `build` raises, after removing what it left, and
+    `OSError` with the remedy when the disk is full or the folder cannot be written.
+    """
+    key = json.loads(json.dumps(dict(key), sort_keys=True))
+    digest = hashlib.sha256(json.dumps([name, key], sort_keys=True).encode()).hexdigest()[:16]
+    folder = home() / name / digest
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            damage = _damage(folder)
+            if damage is not None:
+                if folder.exists():
+                    say(f"The saved {name} is damaged ({damage}). It is built again.")
+                _build(folder, key, build)
+    except OSError as error:
+        raise _explained(error, folder) from error
+    return Artifact(folder, key)
+
+
+def _build(folder: Path, key: Mapping[str, Any], build: Callable[[Path], Any]) -> None:
+    for left_over in folder.parent.glob(f"{folder.name}.tmp-*"):  # of a build that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
+    try:
+        build(temporary)
+        files = {p.relative_to(temporary).as_posix(): _checksum(p) for p in _files(temporary)}
+        seal = json.dumps({"key": key, "files": files}, indent=1, sort_keys=True)
+        (temporary / SEAL).write_text(seal + "\n", encoding="utf-8", newline="\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _verified[folder] = (folder / SEAL).stat().st_mtime_ns
+
+
+def _damage(folder: Path) -> str | None:
+    """Say what is wrong with a folder: None if it is complete and unaltered."""
+    seal = folder / SEAL
+    if not seal.is_file():
+        return "its list of files is missing"
+    if _verified.get(folder) == seal.stat().st_mtime_ns:
+        return None
+    try:
+        files = json.loads(seal.read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError):
+        return "its list of files cannot be read"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["size"] or _checksum(path) != expected:
+            return f"{name} has changed"
+    _verified[folder] = seal.stat().st_mtime_ns
+    return None
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def _checksum(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _explained(error: OSError, folder: Path) -> OSError:
+    if error.errno == errno.ENOSPC:
+        remedy = "The disk is full: free some space, or set COURSE_HOME to a folder on another disk."
+    elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        remedy = "No folder can be made here: set COURSE_HOME to a folder that can be written."
+    else:
+        return error
+    return OSError(error.errno, f"{remedy} ({error.strerror or error})", str(folder))

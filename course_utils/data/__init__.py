@@ -1,0 +1,1 @@
+"""From source archives to packed tokens: everything that happens to text before a model sees it."""

@@ -1,0 +1,1 @@
+"""Models of the course: configurations, fresh weights, generation."""

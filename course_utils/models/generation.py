@@ -1,0 +1,151 @@
+"""Completing code with a trained model, and scoring the completions of common idioms; no training here."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+# The four prompts of the tutorial (SYSTEMS A11): the comment says what the code should do.
+TUTORIAL_PROMPTS = {
+    "scatter plot": """# create some data
+x = np.random.randn(100)
+y = np.random.randn(100)
+
+# create scatter plot with x, y
+""",
+    "data frame": """# create some data
+x = np.random.randn(100)
+y = np.random.randn(100)
+
+# create dataframe from x and y
+""",
+    "groupby": """# dataframe with profession, income and name
+df = pd.DataFrame({'profession': x, 'income': y, 'name': z})
+
+# calculate the mean income per profession
+""",
+    "random forest": """# import random forest regressor from scikit-learn
+from sklearn.ensemble import RandomForestRegressor
+
+# fit random forest model with 300 estimators on X, y:
+""",
+}
+
+# (kind, prompt, continuation): idioms that every data-science script shares.
+IDIOMS = (
+    ("alias", "import pandas as", " pd"),
+    ("alias", "import numpy as", " np"),
+    ("alias", "import matplotlib.pyplot as", " plt"),
+    ("alias", "import seaborn as", " sns"),
+    ("import", "from sklearn.model_selection import", " train_test_split"),
+    ("import", "import pandas as pd\nimport matplotlib.", "pyplot as plt"),
+    ("import", "from sklearn.linear_model import", " L"),
+    ("import", "import numpy as np\n\nfrom", " sklearn"),
+    ("call", "import matplotlib.pyplot as plt\n\nfig, ax =", " plt.subplots("),
+    ("call", "import numpy as np\n\nrng = np.random.", "RandomState("),
+    ("call", "ax.set_xlabel('x')\nax.set_", "ylabel("),
+    ("call", "X, y = make_classification(", "n_"),
+    ("call", "from sklearn.model_selection import train_test_split\n\nX_train, X_test, y_train, y_test =", " train_test_"),
+    ("call", "clf.fit(X_train,", " y_train)"),
+    ("syntax", "for i in", " range("),
+    ("syntax", "if __name__ ==", ' "__main__"'),
+    ("syntax", "def __init__(", "self"),
+    ("syntax", "class Model:\n    def fit(self, X, y):\n        return", " self"),
+)
+
+_NEXT_BLOCK = re.compile(r"\n(?=class\b|def\b|#|@|print\b|if\b)")
+
+
+@dataclass(frozen=True)
+class IdiomScore:
+    """One idiom: what the model wrote, whether it begins as expected, and how likely the expected text was."""
+
+    kind: str
+    prompt: str
+    expected: str
+    got: str
+    hit: bool
+    probability: float
+
+
+def first_block(string: str) -> str:
+    """Cut a completion where the next top-level block begins (class, def, comment, decorator, print, if), C11."""
+    return _NEXT_BLOCK.split(string, maxsplit=1)[0].rstrip()
+
+
+def complete_code(
+    pipe: Pipeline, prompt: str, max_length: int = 64, num_completions: int = 4, seed: int = 1
+) -> list[str]:
+    """Sample completions at temperature 0.4 and top-p 0.95, each cut to its first block, without the prompt.
+
+    `max_length` counts new tokens only, and is lowered if prompt and completion would not fit into the context.
+    """
+    set_seed(seed)
+    results = pipe(
+        prompt,
+        max_new_tokens=_room(pipe.model, pipe.tokenizer, prompt, max_length),
+        num_return_sequences=num_completions,
+        do_sample=True,
+        temperature=0.4,
+        top_p=0.95,
+        top_k=0,
+        return_full_text=False,
+    )
+    return [first_block(result["generated_text"]) for result in results]
+
+
+def complete_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int) -> str:
+    """Return the most likely continuation, one best token after the other; raises `ValueError` for an empty prompt."""
+    ids = _encode(tokenizer, prompt, model.device)
+    with torch.inference_mode():
+        output = model.generate(
+            **ids, max_new_tokens=_room(model, tokenizer, prompt, new_tokens), do_sample=False, num_beams=1
+        )
+    return tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def score_idioms(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, idioms: Sequence[tuple[str, str, str]] = IDIOMS
+) -> list[IdiomScore]:
+    """Complete every idiom greedily, and say how likely its expected continuation was to the model."""
+    model.eval()
+    scores = []
+    for kind, prompt, expected in idioms:
+        wanted = len(tokenizer(expected, add_special_tokens=False)["input_ids"])
+        got = complete_greedily(model, tokenizer, prompt, new_tokens=wanted + 2)
+        probability = _probability(model, tokenizer, prompt, expected)
+        scores.append(IdiomScore(kind, prompt, expected, got, got.startswith(expected), probability))
+    return scores
+
+
+def hit_share(scores: Sequence[IdiomScore]) -> float:
+    """Share of idioms that were completed as expected, between 0 and 1."""
+    return sum(score.hit for score in scores) / len(scores)
+
+
+def _probability(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, expected: str) -> float:
+    head = _encode(tokenizer, prompt, model.device)["input_ids"]
+    tail = _encode(tokenizer, expected, model.device)["input_ids"]
+    with torch.inference_mode():
+        logits = model(torch.cat([head, tail], dim=1)).logits[0].float()  # (T, V)
+    log_probs = logits[head.shape[1] - 1 : -1].log_softmax(-1)  # (tail, V): position t predicts token t + 1
+    return log_probs.gather(1, tail[0, :, None]).sum().exp().item()
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, device: torch.device) -> dict[str, torch.Tensor]:
+    if not text:
+        raise ValueError("the prompt is empty; a completion needs at least one character to go on from.")
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(device)
+    return {"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
+
+
+def _room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, wanted: int) -> int:
+    used = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    context = model.config.max_position_embeddings
+    if used >= context:
+        raise ValueError(
+            f"the prompt has {used} tokens, the model's context is {context}; shorten the prompt to leave room."
+        )
+    return min(wanted, context - used)

@@ -1,0 +1,100 @@
+"""The few kinds of figure the course draws: labelled, colour-blind safe, each with alternative text.
+
+Every function shows its figure at once. `alt` is required: it says in words what the picture shows.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+from IPython.display import display
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which people with any colour vision can tell apart.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x: str,
+    y: str,
+    alt: str,
+    band: tuple[Sequence[float], Sequence[float], Sequence[float], str] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> None:
+    """Draw named curves, each (x values, y values); `band` is (x, low, high, name), shaded behind them."""
+    figure, axes = _axes(x, y)
+    if band is not None:
+        axes.fill_between(band[0], band[1], band[2], color="0.85", label=band[3])
+    for (name, (xs, ys)), colour, marker in zip(series.items(), COLOURS, MARKERS, strict=False):
+        axes.plot(xs, ys, color=colour, marker=marker, markersize=4, label=name)
+    axes.set_xscale("log" if log_x else "linear")
+    axes.set_yscale("log" if log_y else "linear")
+    axes.legend(frameon=False)
+    _show(figure, alt)
+
+
+def bars(
+    values: Mapping[str, float] | Mapping[str, Mapping[str, float]], *, x: str, y: str, alt: str, form: str = "{:.3g}"
+) -> None:
+    """Draw one bar per name, or one group of bars per name if the values are mappings; `form` labels the bars."""
+    groups = {k: v if isinstance(v, Mapping) else {"": v} for k, v in values.items()}
+    names = list(next(iter(groups.values())))
+    figure, axes = _axes(x, y)
+    width = 0.8 / len(names)
+    for i, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
+        places = [place + (i - (len(names) - 1) / 2) * width for place in range(len(groups))]
+        drawn = axes.bar(places, [group[name] for group in groups.values()], width, color=colour, label=name)
+        axes.bar_label(drawn, fmt=form, fontsize=8, padding=1)
+    axes.set_xticks(range(len(groups)), list(groups))
+    if len(names) > 1:
+        axes.legend(frameon=False)
+    _show(figure, alt)
+
+
+def ranking(values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0f}") -> None:
+    """Draw horizontal bars, one per name, the first name on top: for long names."""
+    figure, axes = _axes(x, "", height=0.8 + 0.28 * len(values))
+    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0])
+    axes.bar_label(drawn, fmt=form, fontsize=8, padding=2)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    _show(figure, alt)
+
+
+def histogram(values: Sequence[float], *, x: str, y: str, alt: str, bins: int = 40, log_x: bool = False) -> None:
+    """Draw how often values occur; with `log_x` the bins are equally wide on a logarithmic axis."""
+    import numpy as np
+
+    figure, axes = _axes(x, y)
+    if log_x:
+        values = [value for value in values if value > 0]
+        bins = np.geomspace(min(values), max(values) + 1, bins)
+        axes.set_xscale("log")
+    axes.hist(values, bins=bins, color=COLOURS[0])
+    _show(figure, alt)
+
+
+def _axes(x: str, y: str, height: float = 3.4):
+    figure = Figure(figsize=(7, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _show(figure: Figure, alt: str) -> None:
+    """Show a figure as an image element, since a plain PNG output has no place for alternative text."""
+    if not alt.strip():
+        raise ValueError("a figure needs alternative text: say in `alt` what the picture shows.")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt, quote=True)}" style="max-width:100%">'
+    display({"text/html": image, "text/plain": f"[figure: {alt}]"}, raw=True)

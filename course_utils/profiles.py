@@ -1,0 +1,168 @@
+"""The sizes of the course: three profiles of one and the same code path.
+
+A profile holds names and numbers, nothing else. Notebooks, scripts and tests read them from here, so that a
+learner on a laptop and a learner on a GPU run the same cells.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+# Variables of the course that are not profile fields.
+OTHER_VARIABLES = frozenset({"COURSE_PROFILE", "COURSE_HOME", "COURSE_SOURCE"})
+
+
+def _setting(default: Any, unit: str, text: str) -> Any:
+    return field(default=default, metadata={"unit": unit, "text": text})
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the course; every field carries its unit and a sentence in `dataclasses.fields(...)`.
+
+    Raises `ValueError` for a value outside its range.
+    """
+
+    name: str = _setting("laptop", "-", "Name of the profile.")
+    code_corpus: str = _setting("pinned", "location", "Raw code: pinned, a folder, a data set or a Hub id.")
+    filtered_corpus: str = _setting("", "location", "Already filtered code; empty: notebook 01 builds it.")
+    small_sources: bool = _setting(False, "-", "Fetch only the small source distributions of the manifest.")
+    corpus_bytes: int = _setting(0, "bytes", "Cap on the raw text; 0 takes everything.")
+    train_bytes: int = _setting(0, "bytes", "Cap on the text that is tokenized for training; 0 takes everything.")
+    library_share: float = _setting(1.0, "share", "Share of library files (not examples) kept for training.")
+    vocab_size: int = _setting(8192, "tokens", "Size of the tokenizer's vocabulary.")
+    context_length: int = _setting(128, "tokens", "Longest input of the model.")
+    model_layers: int = _setting(4, "blocks", "Transformer blocks.")
+    model_width: int = _setting(256, "dimensions", "Size of a token's vector.")
+    model_heads: int = _setting(4, "heads", "Attention heads per block.")
+    batch_size: int = _setting(16, "sequences", "Sequences per device and forward pass.")
+    accumulation_steps: int = _setting(1, "passes", "Forward passes per optimizer step.")
+    train_steps: int = _setting(1000, "optimizer steps", "Length of the training; -1 is one pass over the data.")
+    warmup_steps: int = _setting(100, "optimizer steps", "Steps in which the learning rate rises.")
+    learning_rate: float = _setting(1e-3, "-", "Peak learning rate.")
+    weight_decay: float = _setting(0.1, "-", "Decay of the weight matrices.")
+    eval_steps: int = _setting(100, "optimizer steps", "Distance between two evaluations.")
+    save_steps: int = _setting(100, "optimizer steps", "Distance between two checkpoints.")
+    eval_sequences: int = _setting(500, "sequences", "Held-out sequences per evaluation.")
+    seed: int = _setting(1, "-", "Seed of everything that is random.")
+    push_to_hub: bool = _setting(False, "-", "Push models to the Hub (needs a login).")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values early, each with its remedy."""
+        at_least_one = ("vocab_size", "context_length", "model_layers", "model_width", "model_heads", "batch_size")
+        for name in (*at_least_one, "accumulation_steps", "eval_steps", "save_steps", "eval_sequences"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("corpus_bytes", "train_bytes", "warmup_steps", "weight_decay", "seed"):
+            _require(self, name, getattr(self, name) >= 0, "0 or more")
+        _require(self, "vocab_size", self.vocab_size >= 260, "at least 260 (256 bytes and the special tokens)")
+        _require(self, "library_share", 0 <= self.library_share <= 1, "between 0 and 1")
+        _require(self, "learning_rate", self.learning_rate > 0, "greater than 0")
+        _require(self, "train_steps", self.train_steps == -1 or self.train_steps >= 1, "at least 1, or -1 for one pass")
+        _require(self, "save_steps", self.save_steps % self.eval_steps == 0, "a multiple of eval_steps")
+        _require(self, "model_width", self.model_width % self.model_heads == 0, "a multiple of model_heads")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step on one device sees."""
+        return self.batch_size * self.accumulation_steps * self.context_length
+
+
+def _require(profile: Profile, name: str, ok: bool, allowed: str) -> None:
+    if not ok:
+        raise ValueError(
+            f"profile {profile.name!r}: {name} = {getattr(profile, name)!r} is not allowed; it must be {allowed}. "
+            f"Change it, or unset COURSE_{name.upper()} to get the profile's own value."
+        )
+
+
+PROFILES: Mapping[str, Profile] = {
+    # CI and a first look: every step runs, no step learns much.
+    "tiny": Profile(
+        name="tiny",
+        small_sources=True,
+        corpus_bytes=4_000_000,
+        vocab_size=2048,
+        model_layers=2,
+        model_width=128,
+        batch_size=16,
+        train_steps=160,
+        warmup_steps=16,
+        learning_rate=3e-3,
+        eval_steps=20,
+        save_steps=40,
+        eval_sequences=120,
+    ),
+    # A model that visibly learns in about ten minutes on two cores.
+    "laptop": Profile(
+        name="laptop",
+    ),
+    # The tutorials' own setting: Hub data, 124 M parameters, effective batch of 256 sequences.
+    "full": Profile(
+        name="full",
+        code_corpus="transformersbook/codeparrot-{split}",
+        filtered_corpus="huggingface-course/codeparrot-ds-{split}",
+        vocab_size=50_000,
+        model_layers=12,
+        model_width=768,
+        model_heads=12,
+        batch_size=32,
+        accumulation_steps=8,
+        train_steps=-1,
+        warmup_steps=1000,
+        learning_rate=5e-4,
+        eval_steps=5000,
+        save_steps=5000,
+        eval_sequences=5000,
+    ),
+}
+
+
+def get_profile(name: str | None = None, **overrides: Any) -> Profile:
+    """Return a profile by name, with single values replaced by `COURSE_<FIELD>` variables and then by `overrides`.
+
+    Without a name the variable COURSE_PROFILE decides, and without that, `laptop`. Raises `ValueError` for an unknown
+    profile, an unknown variable or field, and a value that does not fit.
+    """
+    name = name or os.environ.get("COURSE_PROFILE") or "laptop"
+    if name not in PROFILES:
+        raise ValueError(
+            f"unknown profile {name!r}; there are {', '.join(PROFILES)}."
+            f"{_did_you_mean(name, PROFILES)} Set COURSE_PROFILE to one of them."
+        )
+    known = {f.name for f in fields(Profile)} - {"name"}
+    for key in overrides:
+        if key not in known:
+            raise ValueError(f"a profile has no field {key!r}.{_did_you_mean(key, known)} Fields: {sorted(known)}.")
+    return replace(PROFILES[name], **_from_environment(known), **overrides)
+
+
+def _from_environment(known: set[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    types = {f.name: type(f.default) for f in fields(Profile)}
+    for variable, text in os.environ.items():
+        if not variable.startswith("COURSE_") or variable in OTHER_VARIABLES:
+            continue
+        key = variable.removeprefix("COURSE_").lower()
+        if key not in known:
+            raise ValueError(f"unknown variable {variable}.{_did_you_mean(key, known, 'COURSE_')} Unset it.")
+        values[key] = _parse(variable, text, types[key])
+    return values
+
+
+def _parse(variable: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if text.lower() in words:
+            return words[text.lower()]
+        raise ValueError(f"{variable}={text!r} is neither yes nor no; use 1 or 0.")
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{variable}={text!r} is no {kind.__name__}; give a number, or unset it.") from None
+
+
+def _did_you_mean(word: str, known: Any, prefix: str = "") -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""

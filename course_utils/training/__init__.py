@@ -1,0 +1,1 @@
+"""Training: settings, evaluation, and what a run records."""

@@ -1,0 +1,191 @@
+"""Pretraining with the library's Trainer: settings, one run that can be interrupted, and what it records."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from filelock import FileLock
+from transformers import (
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from course_utils.environment import Precision, choose_device, choose_precision
+from course_utils.models.causal import build_causal_lm, check_context
+from course_utils.profiles import Profile
+from course_utils.training.evaluation import bits_per_byte
+
+HISTORY = "history.json"
+
+
+@dataclass(frozen=True)
+class PackedData:
+    """Sequences for training and for evaluation, and the length of the held-out text in both units."""
+
+    train: Dataset
+    validation: Dataset
+    validation_tokens: int
+    validation_bytes: int
+
+    def bits_per_byte(self, loss: float) -> float:
+        """Convert a held-out loss (nats per token)."""
+        return bits_per_byte(loss, self.validation_tokens, self.validation_bytes)
+
+
+def tutorial_settings(profile: Profile) -> Profile:
+    """Return `profile` with the tutorials' training settings (A9), and as many tokens of training as before.
+
+    Learning rate 5e-4, 1 000 warm-up steps, 32 x 8 sequences per step. `full` has them already.
+    """
+    settings = replace(
+        profile, batch_size=32, accumulation_steps=8, learning_rate=5e-4, warmup_steps=1000, weight_decay=0.1
+    )
+    if profile.train_steps == -1:
+        return settings
+    factor = settings.tokens_per_step / profile.tokens_per_step
+
+    def rescale(steps: int) -> int:
+        return max(1, round(steps / factor))
+
+    eval_steps = rescale(profile.eval_steps)
+    return replace(
+        settings,
+        train_steps=rescale(profile.train_steps),
+        eval_steps=eval_steps,
+        save_steps=eval_steps * max(1, profile.save_steps // profile.eval_steps),
+    )
+
+
+def training_arguments(profile: Profile, output_dir: Path | str, precision: Precision | None = None) -> TrainingArguments:
+    """Translate a profile into the Trainer's arguments: cosine schedule, evaluation and checkpoints by steps.
+
+    `data_seed` is set on its own: without it a resumed run would see another order if anything else drew random
+    numbers between building the Trainer and training.
+    """
+    precision = precision or choose_precision()
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        per_device_train_batch_size=profile.batch_size,
+        per_device_eval_batch_size=profile.batch_size,
+        gradient_accumulation_steps=profile.accumulation_steps,
+        max_steps=profile.train_steps,
+        num_train_epochs=1,
+        learning_rate=profile.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=profile.warmup_steps,
+        weight_decay=profile.weight_decay,
+        eval_strategy="steps",
+        eval_steps=profile.eval_steps,
+        eval_on_start=True,
+        logging_steps=profile.eval_steps,
+        save_steps=profile.save_steps,
+        save_total_limit=2,
+        seed=profile.seed,
+        data_seed=profile.seed,
+        use_cpu=choose_device().type == "cpu",
+        dataloader_pin_memory=choose_device().type == "cuda",
+        push_to_hub=profile.push_to_hub,
+        report_to="none",
+        **precision.trainer_flags,
+    )
+
+
+class StopAt(TrainerCallback):
+    """Interrupt a training after a number of optimizer steps, with a checkpoint, as a closed laptop would."""
+
+    def __init__(self, step: int):
+        """Stop when `step` optimizer steps are done."""
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Ask the Trainer to save and to stop."""
+        if state.global_step >= self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def make_trainer(
+    profile: Profile, tokenizer: PreTrainedTokenizerBase, data: PackedData, output_dir: Path, dropout: float = 0.0
+) -> Trainer:
+    """Put fresh model, arguments, collator and data together; the collator copies the inputs to the labels.
+
+    Raises `ValueError` if the sequences are longer than the model's context or there are too few of them.
+    """
+    model = build_causal_lm(profile, tokenizer, dropout)
+    if len(data.train) < profile.batch_size or len(data.validation) == 0:
+        raise ValueError(
+            f"{len(data.train)} training and {len(data.validation)} held-out sequences are too few for batches of "
+            f"{profile.batch_size}; use more text, or set COURSE_BATCH_SIZE lower."
+        )
+    check_context(model, len(data.train[0]["input_ids"]))
+    return Trainer(
+        model=model,
+        args=training_arguments(profile, output_dir),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        processing_class=tokenizer,
+    )
+
+
+def train(
+    make: Callable[[Path], Trainer], run_folder: Path, stop_at: int | None = None
+) -> tuple[PreTrainedModel, list[dict[str, float]]]:
+    """Train to the end, or to `stop_at` steps, going on from the newest intact checkpoint in `run_folder`.
+
+    Returns the model and the log: one entry per evaluation and per logged training loss.
+    """
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{run_folder}.lock"):
+        trainer = make(run_folder)
+        if stop_at is not None:
+            trainer.add_callback(StopAt(stop_at))
+        trainer.train(resume_from_checkpoint=last_checkpoint(run_folder))
+    return trainer.model, trainer.state.log_history
+
+
+def last_checkpoint(run_folder: Path) -> str | None:
+    """Return the newest checkpoint that can be read, and remove a torn one with a message."""
+    while (checkpoint := get_last_checkpoint(str(run_folder)) if run_folder.is_dir() else None) is not None:
+        damage = _checkpoint_damage(Path(checkpoint))
+        if damage is None:
+            return checkpoint
+        print(f"The checkpoint {Path(checkpoint).name} is damaged ({damage}); the one before is used.")
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _checkpoint_damage(checkpoint: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(checkpoint / "model.safetensors", "pt") as weights:
+            weights.keys()
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        for name in ("optimizer.pt", "scheduler.pt"):
+            torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        return str(error).splitlines()[0][:80]
+    return None
+
+
+def learning_curve(history: list[dict[str, float]], data: PackedData, tokens_per_step: int) -> list[dict[str, float]]:
+    """Pick the evaluations out of a Trainer log: step, tokens seen, held-out loss and bits per byte."""
+    return [
+        {
+            "step": entry["step"],
+            "tokens": entry["step"] * tokens_per_step,
+            "loss": entry["eval_loss"],
+            "bits_per_byte": data.bits_per_byte(entry["eval_loss"]),
+        }
+        for entry in history
+        if "eval_loss" in entry
+    ]
