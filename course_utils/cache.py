@@ -5,6 +5,7 @@ that exists is complete; a list of checksums inside tells whether it still is. A
 for a build that is under way instead of repeating it. What an artifact contains is not decided here.
 """
 
+import contextlib
 import errno
 import hashlib
 import importlib.metadata
@@ -58,6 +59,24 @@ def library_versions(*names: str) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of those of the named packages that are installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _folder(name: str, key: Mapping[str, Any]) -> Path:
+    return home() / name / hashlib.sha256(json.dumps([name, key], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def exists(name: str, key: Mapping[str, Any]) -> bool:
+    """Say whether the artifact `name` made from `key` is there and intact."""
+    return _damage(_folder(name, key)) is None
+
+
 def build_once(
     name: str, key: Mapping[str, Any], build: Callable[[Path], Any], say: Callable[[str], None] = print
 ) -> Artifact:
@@ -67,8 +86,7 @@ def build_once(
     `OSError` with the remedy when the disk is full or the folder cannot be written.
     """
     key = json.loads(json.dumps(dict(key), sort_keys=True))
-    digest = hashlib.sha256(json.dumps([name, key], sort_keys=True).encode()).hexdigest()[:16]
-    folder = home() / name / digest
+    folder = _folder(name, key)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):

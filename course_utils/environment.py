@@ -138,7 +138,7 @@ def profile_costs(machine: Machine | None = None) -> list[Cost]:
     return [profile_cost(profile, machine) for profile in PROFILES.values()]
 
 
-def profile_cost(profile: Profile, machine: Machine, steps: int = 3) -> Cost:
+def profile_cost(profile: Profile, machine: Machine, steps: int = 2) -> Cost:
     """Estimate what the training of one profile costs on `machine`, from `steps` measured steps.
 
     Memory counts weights, gradients, two AdamW moments and the logits of one batch (three copies in fp32).
@@ -168,14 +168,16 @@ def _parameters(profile: Profile) -> int:
 
 
 def _seconds_per_step(profile: Profile, steps: int) -> float:
-    """Time one micro-batch, forward, backward and update, and multiply by the accumulation."""
+    """Time forward, backward and update on a few sequences, and scale to all sequences of an optimizer step."""
     from course_utils.models.causal import build_causal_lm  # slow import, wanted only here
 
     device = choose_device()
     precision = choose_precision(device)
     model = build_causal_lm(profile).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
-    ids = torch.randint(profile.vocab_size, (profile.batch_size, profile.context_length), device=device)
+    # On a processor a large model would take minutes per batch, and its speed hardly depends on the batch.
+    sequences = min(profile.batch_size, 2) if device.type == "cpu" and profile.model_width > 512 else profile.batch_size
+    ids = torch.randint(profile.vocab_size, (sequences, profile.context_length), device=device)
     times = []
     for _ in range(steps + 1):
         start = time.perf_counter()
@@ -186,7 +188,7 @@ def _seconds_per_step(profile: Profile, steps: int) -> float:
         optimizer.zero_grad()
         loss.item()  # waits for the device
         times.append(time.perf_counter() - start)
-    return min(times[1:]) * profile.accumulation_steps
+    return min(times[1:]) * profile.accumulation_steps * profile.batch_size / sequences
 
 
 def check_costs(cost: Cost, machine: Machine) -> None:

@@ -80,6 +80,23 @@ def histogram(values: Sequence[float], *, x: str, y: str, alt: str, bins: int = 
     _show(figure, alt)
 
 
+def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), alt: str) -> None:
+    """Draw steps as a row of boxes joined by arrows; the highlighted ones are filled: a map of what happens."""
+    figure = Figure(figsize=(min(11, 1.35 * len(steps)), 0.95), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set_xlim(-0.5, len(steps) - 0.5)
+    axes.set_ylim(-0.5, 0.5)
+    for place, step in enumerate(steps):
+        chosen = step in highlight
+        box = {"boxstyle": "round,pad=0.5", "facecolor": COLOURS[5] if chosen else "white", "edgecolor": COLOURS[0]}
+        axes.text(place, 0, step, ha="center", va="center", fontsize=9, bbox=box)
+        if place:
+            arrow = {"arrowstyle": "->", "color": COLOURS[0], "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", xy=(place - 0.42, 0), xytext=(place - 0.58, 0), arrowprops=arrow)
+    _show(figure, alt)
+
+
 def _axes(x: str, y: str, height: float = 3.4):
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.subplots()

@@ -88,7 +88,7 @@ PROFILES: Mapping[str, Profile] = {
         model_width=128,
         batch_size=16,
         train_steps=160,
-        warmup_steps=16,
+        warmup_steps=80,
         learning_rate=3e-3,
         eval_steps=20,
         save_steps=40,
@@ -97,6 +97,13 @@ PROFILES: Mapping[str, Profile] = {
     # A model that visibly learns in about ten minutes on two cores.
     "laptop": Profile(
         name="laptop",
+        library_share=0.25,
+        train_steps=2400,
+        warmup_steps=400,
+        learning_rate=3e-3,
+        eval_steps=200,
+        save_steps=400,
+        eval_sequences=300,
     ),
     # The tutorials' own setting: Hub data, 124 M parameters, effective batch of 256 sequences.
     "full": Profile(

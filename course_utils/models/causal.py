@@ -1,7 +1,7 @@
 """Causal language models of the library, made fresh from a configuration; weights by hand are another module."""
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase, set_seed
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from course_utils.profiles import Profile
 
@@ -16,7 +16,7 @@ TUTORIAL_MODELS = {
 def gpt2_config(
     vocab_size: int, context_length: int, layers: int, width: int, heads: int, dropout: float = 0.1, **special: int
 ) -> GPT2Config:
-    """Configure a GPT-2 of any size; `special` are token ids such as `eos_token_id`.
+    """Configure a GPT-2 of any size; `special` are token ids such as `eos_token_id` (the library's are GPT-2's own).
 
     The context goes into `n_positions`: `n_ctx`, which older tutorials set, is ignored by the library.
     """
@@ -29,7 +29,7 @@ def gpt2_config(
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=dropout,
-        **special,
+        **({"bos_token_id": None, "eos_token_id": None} | special),
     )
 
 
@@ -61,7 +61,13 @@ def build_causal_lm(
         **special,
     )
     set_seed(profile.seed)
-    return GPT2LMHeadModel(config)
+    return with_causal_loss(GPT2LMHeadModel(config))
+
+
+def with_causal_loss(model: PreTrainedModel) -> PreTrainedModel:
+    """Name the loss of a causal model: the library cannot tell it from the class name of GPT-2, and would warn."""
+    model.loss_type = "ForCausalLM"
+    return model
 
 
 def count_parameters(model: torch.nn.Module) -> int:

@@ -1,0 +1,62 @@
+# The commands of the course. `make` alone lists them; README.md has the pip commands behind them, for Windows.
+
+WINDOWS := $(filter Windows_NT,$(OS))
+PYTHON ?= $(if $(WINDOWS),python,python3)
+PROFILE ?= tiny
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+# Two tests at a time with one thread each, so that they do not compete for the cores of a small machine.
+PYTEST := -m pytest -n 2 --nbmake --nbmake-timeout=600
+PY := $(VENV)/$(if $(WINDOWS),Scripts,bin)/python
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup course lab test pytest test-colab test-notebooks lint format bench clean
+
+help: ## list these commands
+	@awk -F ' *:.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+setup: $(INSTALLED) ## install everything into .venv (again only when a version changed)
+
+# The stamp comes last, so an interrupted installation starts again. An environment without a working pip is rebuilt.
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
+	@$(PY) -m pip --version > $(if $(WINDOWS),NUL,/dev/null) 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install $(addprefix -c ,$(CONSTRAINTS)) -e '.[test]'
+	@touch $@
+
+course: setup ## run all notebooks into build/ (PROFILE=tiny, laptop or full)
+	$(PY) -m course_utils run --profile $(PROFILE)
+
+lab: setup ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+test: lint pytest ## check the style, then run every test, notebooks included
+
+pytest test-notebooks: export COURSE_PROFILE = tiny
+pytest test-notebooks: export OMP_NUM_THREADS = 1
+
+pytest: setup
+	$(PY) -m course_utils fetch
+	$(PY) $(PYTEST) notebooks tests
+
+test-notebooks: setup
+	$(PY) -m course_utils fetch --profile tiny
+	$(PY) $(PYTEST) notebooks
+
+test-colab: ## run the notebooks with the versions that Colab has, in .venv-colab
+	$(MAKE) test-notebooks VENV=.venv-colab CONSTRAINTS=constraints-colab.txt
+
+lint: setup ## check style and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: setup ## repair style and formatting
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup ## compare with the tutorials' own way
+	$(PY) -m benchmarks
+
+clean: ## remove environments and results (not the downloaded code)
+	rm -rf build .venv .venv-colab *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,136 @@
+"""The command line of the course: `python -m course_utils doctor|fetch|run`.
+
+Every command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return 0, 1 if something failed, 2 for bad input, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except KeyboardInterrupt:
+        return _fail("stopped.", 130)
+    except ValueError as error:
+        return _fail(str(error), 2)
+    except OSError as error:  # no network, a full disk, a folder that cannot be written
+        return _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"course_utils: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m course_utils", description="The commands of the course.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="what this machine is, and what each profile costs on it")
+    doctor.set_defaults(command=_doctor)
+
+    fetch = commands.add_parser("fetch", help="download and build the code corpora, so that no network is needed later")
+    fetch.add_argument("--profile", help="only for this profile (default: tiny and laptop)")
+    fetch.set_defaults(command=_fetch)
+
+    run = commands.add_parser("run", help="execute notebooks in order and write copies and HTML pages")
+    run.add_argument("names", nargs="*", metavar="NOTEBOOK", help="numbers or names (default: all)")
+    run.add_argument("--profile", help="tiny, laptop or full (default: COURSE_PROFILE, or laptop)")
+    run.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="DIR", help="where they are")
+    run.add_argument("--output", type=Path, default=Path("build"), metavar="DIR", help="where results go")
+    run.add_argument("--timeout", type=int, metavar="SECONDS", help="longest time for one cell (default: none)")
+    run.add_argument("--keep-going", action="store_true", help="run the others after a failure")
+    run.set_defaults(command=_run)
+    return parser
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from course_utils import environment
+
+    machine = environment.describe()
+    name = f" ({machine.device_name})" if machine.device_name else ""
+    rows = {
+        "device": f"{machine.device}{name}",
+        "precision": f"{machine.precision}: {machine.precision_reason}",
+        "cores": machine.cores,
+        "memory": f"{machine.memory_gb:.1f} GB, {machine.free_memory_gb:.1f} GB free",
+        "disk": f"{machine.disk_free_gb:.1f} GB free",
+        "system": f"{machine.platform}, Python {machine.python}{', Colab' if machine.colab else ''}",
+        "libraries": ", ".join(f"{library} {version}" for library, version in machine.versions.items()),
+    }
+    for label, value in rows.items():
+        print(f"{label:<10} {value}")
+    print("\nWhat the course costs here, from a few measured training steps:", flush=True)
+    print(f"{'profile':<8} {'time':>11} {'memory':>9} {'disk':>9}")
+    for cost in environment.profile_costs(machine):
+        figures = f"{_duration(cost.minutes):>11} {cost.memory_gb:>6.1f} GB {cost.disk_gb:>6.1f} GB"
+        print(f"{cost.profile:<8} {figures}  {cost.note}".rstrip())
+    return 0
+
+
+def _duration(minutes: float) -> str:
+    """Round a duration to the unit that people would use."""
+    if minutes != minutes:  # not a number: it was not measured
+        return "-"
+    if minutes < 1:
+        return "under 1 min"
+    units = (("min", 1, 120), ("hours", 60, 48 * 60), ("days", 24 * 60, float("inf")))
+    unit, size = next((unit, size) for unit, size, limit in units if minutes < limit)
+    return f"{minutes / size:.0f} {unit}"
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from course_utils.profiles import get_profile
+
+    profiles = [get_profile(name) for name in ([options.profile] if options.profile else ["tiny", "laptop"])]
+    from course_utils import artifacts
+
+    for profile in profiles:
+        start = time.monotonic()
+        corpus = artifacts.code_corpus(profile)
+        print(f"{profile.name}: {corpus.path} ({time.monotonic() - start:.1f} s)", flush=True)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from course_utils.profiles import get_profile
+
+    # The kernels inherit it, so that every notebook sees the same profile.
+    os.environ["COURSE_PROFILE"] = get_profile(options.profile).name
+    if options.timeout is not None and options.timeout < 1:
+        raise ValueError(f"--timeout {options.timeout} is not allowed; give at least 1 second, or leave it out.")
+    from course_utils import runner
+
+    notebooks = runner.select(options.notebooks, options.names)
+    start = time.monotonic()
+    outcomes = runner.run(notebooks, options.output, options.timeout, options.keep_going, _line, _live())
+    for outcome in outcomes:
+        if outcome.error:
+            print(f"\n{outcome.error}", file=sys.stderr)
+    counts = [sum(outcome.status == status for outcome in outcomes) for status in ("passed", "failed", "not run")]
+    print(f"\n{counts[0]} passed, {counts[1]} failed, {counts[2]} not run in {time.monotonic() - start:.0f} s", end="")
+    print(f" (profile {os.environ['COURSE_PROFILE']}). See {options.output / 'html'}.")
+    return 0 if counts[0] == len(outcomes) else 1
+
+
+def _line(text: str) -> None:
+    print(text, flush=True)
+
+
+def _live():
+    """Return what rewrites one line on a terminal, and does nothing in a log file."""
+    if not sys.stdout.isatty():
+        return lambda text: None
+    return lambda text: print(f"\r\x1b[K{text}", end="", flush=True)
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a Windows console may lack a character of a learner's code
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Make the reference curves that notebook 04 shows behind the learner's own: `python -m ... PROFILE --seeds 1 2`.
+
+The data stay the same; the seed of weights, order and dropout changes. The band is what the seeds span, widened by a
+tolerance for other machines and number formats. One more run uses the tutorials' settings.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from course_utils import artifacts, cache
+from course_utils.profiles import PROFILES, Profile
+from course_utils.training import pretraining
+
+# Relative half-width added on both sides: fp32 and bf16 end within 1 % of each other, other seeds within 2 %.
+TOLERANCE = 0.03
+
+
+def curve(profile: Profile, data: pretraining.PackedData, seed: int, dropout: float = 0.0) -> dict[str, list[float]]:
+    """Train once with `seed` and return tokens seen and held-out bits per byte; a finished run is not repeated."""
+    make = partial(
+        pretraining.make_trainer, replace(profile, seed=seed), artifacts.code_tokenizer(PROFILES[profile.name]), data
+    )
+    settings = f"{profile.learning_rate:g}-{profile.batch_size}x{profile.accumulation_steps}-{profile.train_steps}"
+    folder = cache.home() / "reference_runs" / f"{artifacts.run_folder(profile).name}-{settings}-{seed}"
+    saved = folder.with_suffix(".json")
+    if not saved.is_file():
+        _, history = pretraining.train(partial(make, dropout=dropout), folder)
+        points = pretraining.learning_curve(history, data, profile.tokens_per_step)
+        saved.write_text(json.dumps({k: [p[k] for p in points] for k in ("tokens", "bits_per_byte")}), encoding="utf-8")
+    return json.loads(saved.read_text(encoding="utf-8"))
+
+
+def reference(profile: Profile, seeds: list[int]) -> dict:
+    """Collect the runs of all seeds and the one with the tutorials' settings (their dropout included)."""
+    data = artifacts.packed_data(profile)
+    runs = [curve(profile, data, seed) for seed in seeds]
+    columns = list(zip(*(run["bits_per_byte"] for run in runs), strict=True))
+    return {
+        "command": f"python -m course_utils.authoring.reference_runs {profile.name} --seeds {' '.join(map(str, seeds))}",
+        "seeds": seeds,
+        "held_out": [data.validation_tokens, data.validation_bytes],
+        "tokens": runs[0]["tokens"],
+        "low": [round(min(column) * (1 - TOLERANCE), 4) for column in columns],
+        "high": [round(max(column) * (1 + TOLERANCE), 4) for column in columns],
+        "tutorial": curve(pretraining.tutorial_settings(profile), data, seeds[0], dropout=0.1),
+    }
+
+
+def main() -> None:
+    """Write the reference of one profile beside the package's code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile", choices=sorted(PROFILES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    result = reference(PROFILES[options.profile], options.seeds)
+    path = Path(artifacts.REFERENCES) / f"{options.profile}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
+    print(f"written: {path}; final bits per byte {result['low'][-1]} to {result['high'][-1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Pretraining with the Trainer: settings, exact resume, an evaluation that is right, a model that can stop."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel, Trainer
+
+from course_utils.environment import choose_precision
+from course_utils.models.causal import gpt2_config
+from course_utils.profiles import PROFILES, get_profile
+from course_utils.training import evaluation, pretraining
+
+CONTEXT = 16
+
+
+@pytest.fixture
+def profile():
+    return get_profile(
+        "tiny",
+        context_length=CONTEXT,
+        model_layers=1,
+        model_width=32,
+        model_heads=2,
+        batch_size=4,
+        train_steps=12,
+        warmup_steps=2,
+        eval_steps=3,
+        save_steps=3,
+    )
+
+
+@pytest.fixture
+def data(session_tokenizer):
+    ids = np.random.default_rng(0).integers(300, size=(90, CONTEXT))
+    return pretraining.PackedData(
+        Dataset.from_dict({"input_ids": ids[:80]}), Dataset.from_dict({"input_ids": ids[80:]}), 160, 500
+    )
+
+
+@pytest.fixture
+def make(profile, session_tokenizer, data):
+    return partial(pretraining.make_trainer, profile, session_tokenizer, data, dropout=0.1)
+
+
+def test_interrupted_and_resumed_gives_the_very_same_weights(make, tmp_path):
+    whole, whole_log = pretraining.train(make, tmp_path / "whole")
+    pretraining.train(make, tmp_path / "parts", stop_at=5)
+    torch.rand(7), np.random.rand(7)  # a learner's other cells draw random numbers, too
+    resumed, resumed_log = pretraining.train(make, tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    losses = [[entry["eval_loss"] for entry in log if "eval_loss" in entry] for log in (whole_log, resumed_log)]
+    assert losses[0][-1] == losses[1][-1]
+    steps = [entry["step"] for entry in whole_log if "eval_loss" in entry]
+    assert steps == [0, 3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_torn_checkpoint_is_skipped_and_the_one_before_is_used(make, tmp_path, capsys, file):
+    pretraining.train(make, tmp_path / "run", stop_at=6)
+    newest = tmp_path / "run" / "checkpoint-6"
+    (newest / file).write_bytes((newest / file).read_bytes()[:50])
+    assert pretraining.last_checkpoint(tmp_path / "run").endswith("checkpoint-3")
+    assert "checkpoint-6 is damaged" in capsys.readouterr().out
+    model, _ = pretraining.train(make, tmp_path / "run")
+    whole, _ = pretraining.train(make, tmp_path / "whole")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
+
+
+def test_no_checkpoint_means_start_from_the_beginning(tmp_path):
+    assert pretraining.last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_trainer_loss_equals_the_mean_over_all_tokens_for_an_incomplete_last_batch(make, data, tmp_path):
+    trainer = make(tmp_path)
+    trainer.args.per_device_eval_batch_size = 4  # 10 sequences: batches of 4, 4 and 2
+    reported = trainer.evaluate()["eval_loss"]
+    ids = torch.tensor(data.validation["input_ids"][:])
+    model = trainer.model.float().eval()
+    with torch.inference_mode():
+        logits = model(ids).logits[:, :-1]
+    exact = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).item()
+    assert reported == pytest.approx(exact, rel=2e-2 if choose_precision().name == "bf16" else 1e-4)
+
+
+def test_precision_comes_from_the_device_and_fp16_is_never_asked_of_a_processor(profile, tmp_path):
+    args = pretraining.training_arguments(profile, tmp_path)
+    if args.device.type == "cpu":
+        assert args.fp16 is False
+    assert args.bf16 == (choose_precision().name == "bf16")
+
+
+def test_schedule_ends_at_zero_and_data_seed_is_set(make, tmp_path):
+    trainer = make(tmp_path)
+    assert trainer.args.data_seed == trainer.args.seed
+    trainer.train()
+    assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_tutorial_settings_see_the_same_tokens():
+    for name in ("tiny", "laptop"):
+        ours, theirs = PROFILES[name], pretraining.tutorial_settings(PROFILES[name])
+        assert theirs.batch_size * theirs.accumulation_steps == 256
+        assert (theirs.learning_rate, theirs.warmup_steps, theirs.weight_decay) == (5e-4, 1000, 0.1)
+        seen = [p.train_steps * p.tokens_per_step for p in (ours, theirs)]
+        assert seen[1] == pytest.approx(seen[0], rel=0.06)
+    full = PROFILES["full"]
+    assert pretraining.tutorial_settings(full) == full
+
+
+def test_too_little_data_and_too_long_sequences_are_refused(profile, session_tokenizer, data, tmp_path):
+    few = replace(data, train=data.train.select(range(3)))
+    with pytest.raises(ValueError, match="3 training and 10 held-out sequences are too few for batches of 4"):
+        pretraining.make_trainer(profile, session_tokenizer, few, tmp_path)
+    short = replace(profile, context_length=CONTEXT - 1)
+    with pytest.raises(ValueError, match=r"16 tokens do not fit: the model's context is 15"):
+        pretraining.make_trainer(short, session_tokenizer, data, tmp_path)
+
+
+def test_collator_keeps_the_end_of_text_in_the_labels_unless_it_is_the_pad_token(code_tokenizer):
+    rows = [{"input_ids": [5, 6, code_tokenizer.eos_token_id]}, {"input_ids": [5, code_tokenizer.eos_token_id]}]
+    ours = DataCollatorForLanguageModeling(code_tokenizer, mlm=False)(rows)
+    assert (ours["labels"] == code_tokenizer.eos_token_id).sum() == 2
+    assert (ours["labels"] == -100).sum() == 1  # the padding
+    code_tokenizer.pad_token = code_tokenizer.eos_token
+    theirs = DataCollatorForLanguageModeling(code_tokenizer, mlm=False)(rows)
+    assert (theirs["labels"] == code_tokenizer.eos_token_id).sum() == 0  # what the tutorials train on
+
+
+def probability_of_stopping(tokenizer, tmp_path) -> float:
+    """Train a small model on one short document, padded; return P(end of text) where the document ends."""
+    torch.manual_seed(0)
+    document = tokenizer("import pandas as pd\n")["input_ids"]
+    rows = [{"input_ids": [*document, tokenizer.eos_token_id]}, {"input_ids": [*document[2:], tokenizer.eos_token_id]}]
+    model = GPT2LMHeadModel(gpt2_config(len(tokenizer), 32, 1, 32, 2, 0.0))
+    args = pretraining.training_arguments(
+        get_profile("tiny", batch_size=2, train_steps=60, warmup_steps=0, learning_rate=1e-2, save_steps=60,
+                    eval_steps=60), tmp_path
+    )  # fmt: skip
+    args.eval_strategy, args.eval_on_start, args.save_strategy, args.disable_tqdm = "no", False, "no", True
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    Trainer(model=model, args=args, train_dataset=Dataset.from_list(rows * 4), data_collator=collator).train()
+    with torch.inference_mode():
+        return model.eval()(torch.tensor([document])).logits[0, -1].softmax(-1)[tokenizer.eos_token_id].item()
+
+
+def test_a_model_trained_with_a_pad_token_of_its_own_learns_to_stop(code_tokenizer, tmp_path):
+    with_own_pad = probability_of_stopping(code_tokenizer, tmp_path / "ours")
+    code_tokenizer.pad_token = code_tokenizer.eos_token
+    with_eos_as_pad = probability_of_stopping(code_tokenizer, tmp_path / "theirs")
+    assert with_own_pad > 0.9
+    assert with_eos_as_pad < 0.05
+
+
+@given(st.floats(0.01, 20), st.integers(1, 10**9), st.integers(1, 10**9))
+def test_bits_per_byte_does_not_depend_on_how_text_is_cut_into_tokens(loss, tokens, num_bytes):
+    nats = loss * tokens
+    assert evaluation.bits_per_byte(loss, tokens, num_bytes) == pytest.approx(nats / math.log(2) / num_bytes)
+    assert evaluation.bits_per_byte(loss / 2, 2 * tokens, num_bytes) == pytest.approx(
+        evaluation.bits_per_byte(loss, tokens, num_bytes)
+    )
+
+
+def test_bits_per_byte_of_a_uniform_byte_model_is_eight():
+    assert evaluation.bits_per_byte(math.log(256), 1000, 1000) == pytest.approx(8)
+    with pytest.raises(ValueError, match="0 tokens and 5 bytes"):
+        evaluation.bits_per_byte(1.0, 0, 5)
+
+
+def test_perplexity_is_infinite_rather_than_an_error():
+    assert evaluation.perplexity(math.log(50_000)) == pytest.approx(50_000)
+    assert evaluation.perplexity(1e6) == math.inf
+    assert evaluation.perplexity(math.inf) == math.inf

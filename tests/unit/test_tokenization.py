@@ -1,0 +1,200 @@
+from itertools import islice
+from pathlib import Path
+
+import matplotlib
+import pytest
+from datasets import Dataset, IterableDataset
+from transformers import GPT2Config
+
+from course_utils.data.tokenization import (
+    base_tokenizer,
+    batch_iterator,
+    byte_tokenizer,
+    characters_per_token,
+    check_tokenizer,
+    compare_tokenizers,
+    end_of_text_id,
+    load_tokenizer,
+    single_token_ids,
+    train_code_tokenizer,
+    word_tokenizer,
+)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    paths = sorted(Path(matplotlib.__file__).parent.rglob("*.py"))
+    return [path.read_text(encoding="utf-8") for path in islice(paths, 60)]
+
+
+@pytest.fixture(scope="module")
+def data(texts):
+    return Dataset.from_dict({"path": [str(n) for n in range(len(texts))], "content": texts})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(data):
+    return train_code_tokenizer(batch_iterator(data), 1500)
+
+
+def streams(data):
+    return {
+        "map-style": data,
+        "stream": data.to_iterable_dataset(),
+        "two shards": data.to_iterable_dataset(num_shards=2),
+        "rows": list(data),
+        "generator": IterableDataset.from_generator(lambda: iter(list(data))),
+    }
+
+
+@pytest.mark.parametrize("kind", ["map-style", "stream", "two shards", "rows", "generator"])
+@pytest.mark.parametrize(
+    ("limit", "sizes"), [(None, [25, 25, 10]), (30, [25, 5]), (50, [25, 25]), (10_000, [25, 25, 10])]
+)
+def test_batches_hold_every_text_once_and_end_with_the_stream(data, texts, kind, limit, sizes):
+    batches = list(batch_iterator(streams(data)[kind], batch_size=25, limit=limit))
+    assert [len(batch) for batch in batches] == sizes
+    assert [text for batch in batches for text in batch] == texts[:limit]
+
+
+def test_batches_read_no_more_of_a_stream_than_they_need():
+    def rows():
+        yield {"content": "a"}
+        yield {"content": "b"}
+        raise AssertionError("read on")
+
+    assert list(batch_iterator(rows(), batch_size=1, limit=2)) == [["a"], ["b"]]
+    assert list(batch_iterator(rows(), limit=0)) == []
+
+
+def test_batches_of_a_shuffled_stream_follow_its_epoch(data):
+    stream = data.to_iterable_dataset().shuffle(seed=0, buffer_size=20)
+    orders = []
+    for epoch in (0, 1, 0):
+        stream.set_epoch(epoch)
+        orders.append(list(batch_iterator(stream)))
+    assert orders[0] == orders[2] != orders[1]
+
+
+def test_batches_of_a_missing_column_or_size_are_refused(data):
+    with pytest.raises(ValueError, match="no column 'text', only path, content"):
+        next(batch_iterator(data, column="text"))
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        next(batch_iterator(data, batch_size=0))
+
+
+def test_the_base_tokenizer_trains_on_a_stream_as_the_tutorial_does(data, texts):
+    stream = data.to_iterable_dataset()
+    trained = base_tokenizer().train_new_from_iterator(batch_iterator(stream, 10, limit=1000), 600, show_progress=False)
+    assert len(trained) == 600
+    assert trained.eos_token == trained.bos_token == "<|endoftext|>"
+    assert trained.decode(trained(texts[0])["input_ids"]) == texts[0]
+
+
+def test_training_twice_gives_the_same_tokenizer(data, tokenizer):
+    again = train_code_tokenizer(batch_iterator(data), 1500)
+    assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_a_trained_tokenizer_knows_all_bytes_and_pads_with_a_token_of_its_own(tokenizer):
+    assert len(tokenizer) == 1500
+    assert tokenizer.pad_token == "<|pad|>"
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    text = "🐍 žluťoučký\x00\x7f\r\n"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_saved_tokenizer_loads_with_its_control_tokens(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.pad_token_id, loaded.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    assert loaded("import os")["input_ids"] == tokenizer("import os")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("batches", "size", "message"),
+    [
+        ([], 300, "nothing to learn"),
+        ([["", ""]], 300, "nothing to learn"),
+        ([["x = 1"]], 258, "vocab_size is 258; it must exceed 258"),
+    ],
+)
+def test_training_on_nothing_is_refused(batches, size, message):
+    with pytest.raises(ValueError, match=message):
+        train_code_tokenizer(iter(batches), size)
+
+
+def test_a_folder_with_a_model_but_no_tokenizer_is_refused(tmp_path):
+    GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="empty vocabulary"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_folder_without_anything_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no tokenizer at .*notebook 02"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_without_end_of_text_is_refused():
+    tokenizer = base_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="no end-of-text token"):
+        check_tokenizer(tokenizer)
+    with pytest.raises(ValueError, match="Add one"):
+        end_of_text_id(tokenizer)
+
+
+def test_padding_with_the_end_of_text_is_refused_unless_allowed():
+    tokenizer = base_tokenizer()
+    assert check_tokenizer(tokenizer) is tokenizer  # no padding token is no fault
+    tokenizer.pad_token = tokenizer.eos_token
+    with pytest.raises(ValueError, match="never learns to stop"):
+        check_tokenizer(tokenizer)
+    assert check_tokenizer(tokenizer, padding_may_end_text=True) is tokenizer
+
+
+def test_words_that_are_one_token_are_told_from_the_others(tokenizer):
+    words = ["plt", "fit", "import", "testtest"]
+    ids, others = single_token_ids(tokenizer, words)
+    assert "import" in ids
+    assert "testtest" in others
+    assert sorted([*ids, *others]) == sorted(words)
+    assert all(tokenizer.decode([i]) == word for word, i in ids.items())
+    spaced, rest = single_token_ids(tokenizer, words, leading_space=True)
+    assert set(ids) < set(spaced)
+    assert len(spaced) + len(rest) == 8
+    assert spaced[" import"] != spaced["import"]
+
+
+def test_characters_per_token_are_measured_over_a_stream(data, texts, tokenizer):
+    stream = data.to_iterable_dataset().take(20)
+    expected = sum(map(len, texts[:20])) / sum(len(tokenizer(text)["input_ids"]) for text in texts[:20])
+    assert characters_per_token(tokenizer, (row["content"] for row in stream)) == expected
+    assert 1.5 < expected < 5
+
+
+def test_a_column_can_be_measured_though_the_tokenizer_refuses_it(data, texts, tokenizer):
+    with pytest.raises(ValueError):
+        tokenizer(data["content"])
+    assert characters_per_token(tokenizer, data["content"]) == characters_per_token(tokenizer, texts)
+
+
+@pytest.mark.parametrize("nothing", [[], [""]])
+def test_characters_per_token_of_nothing_are_refused(tokenizer, nothing):
+    with pytest.raises(ValueError, match="no text to measure"):
+        characters_per_token(tokenizer, nothing)
+    with pytest.raises(ValueError, match="no text to compare"):
+        compare_tokenizers({"bpe": tokenizer}, nothing)
+
+
+def test_bytes_words_and_merges_compare_as_the_lesson_says(texts, tokenizer):
+    kinds = {"bytes": byte_tokenizer(), "words": word_tokenizer(texts[:30], 1500), "bpe": tokenizer}
+    rows = {row["tokenizer"]: row for row in compare_tokenizers(kinds, texts[30:])}
+    assert [rows[kind]["lossless"] for kind in kinds] == [True, False, True]
+    assert [rows[kind]["vocabulary"] for kind in kinds] == [258, 1500, 1500]
+    assert rows["bytes"]["unknown"] == rows["bpe"]["unknown"] == 0 < rows["words"]["unknown"] < 0.5
+    bytes_per_document = sum(len(text.encode()) for text in texts[30:]) / len(texts[30:])
+    assert rows["bytes"]["tokens_per_document"] == bytes_per_document > 2 * rows["bpe"]["tokens_per_document"]
+    assert rows["bytes"]["characters_per_token"] <= 1 < rows["bpe"]["characters_per_token"]
+    assert 0.2 < rows["bytes"]["vocabulary_used"] < 0.9
+    assert rows["bytes"]["vocabulary_used"] == len(set("".join(texts[30:]).encode())) / 258
