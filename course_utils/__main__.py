@@ -69,20 +69,9 @@ def _doctor(options: argparse.Namespace) -> int:
     print("\nWhat the course costs here, from a few measured training steps:", flush=True)
     print(f"{'profile':<8} {'time':>11} {'memory':>9} {'disk':>9}")
     for cost in environment.profile_costs(machine):
-        figures = f"{_duration(cost.minutes):>11} {cost.memory_gb:>6.1f} GB {cost.disk_gb:>6.1f} GB"
+        figures = f"{environment.readable_duration(cost.minutes):>11} {cost.memory_gb:>6.1f} GB {cost.disk_gb:>6.1f} GB"
         print(f"{cost.profile:<8} {figures}  {cost.note}".rstrip())
     return 0
-
-
-def _duration(minutes: float) -> str:
-    """Round a duration to the unit that people would use."""
-    if minutes != minutes:  # not a number: it was not measured
-        return "-"
-    if minutes < 1:
-        return "under 1 min"
-    units = (("min", 1, 120), ("hours", 60, 48 * 60), ("days", 24 * 60, float("inf")))
-    unit, size = next((unit, size) for unit, size, limit in units if minutes < limit)
-    return f"{minutes / size:.0f} {unit}"
 
 
 def _fetch(options: argparse.Namespace) -> int:

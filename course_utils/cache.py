@@ -14,13 +14,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 SEAL = "artifact.json"
 # Folders that this process has already verified, with the state of their seal at that time.
@@ -89,7 +89,7 @@ def build_once(
     folder = _folder(name, key)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with _locked(folder, name, say):
             damage = _damage(folder)
             if damage is not None:
                 if folder.exists():
@@ -98,6 +98,21 @@ def build_once(
     except OSError as error:
         raise _explained(error, folder) from error
     return Artifact(folder, key)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Let one process at a time at an artifact; who has to wait is told so."""
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        say(f"Another process is making the {name}; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _build(folder: Path, key: Mapping[str, Any], build: Callable[[Path], Any]) -> None:

@@ -18,8 +18,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# A call that takes longer counts as endless; a simplification that takes longer in all is cut short.
+import psutil
+
+# A call that takes longer, or more memory, counts as endless; a simplification that takes longer in all is cut short.
 SECONDS_PER_CALL = 5.0
+BYTES_PER_CALL = 1_000_000_000
+LOOK_EVERY = 0.05  # seconds
 SECONDS_TO_SIMPLIFY = 2.0
 
 
@@ -151,34 +155,50 @@ def explained(error: BaseException) -> str:
 
 
 class _Alarm:
-    """Interrupts the main thread after some seconds, on every system; the flag tells it from the user's Ctrl-C."""
+    """Interrupts the main thread when a call takes too long or too much memory; works on every system.
 
-    def __init__(self, seconds: float) -> None:
-        self.rang = False
+    `reason` tells the interrupt from the user's Ctrl-C. An endless loop that fills a list takes gigabytes in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
         self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self._ring)
-        self._timer.daemon = True
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def _ring(self) -> None:
+    def _watch(self) -> None:
+        end = time.monotonic() + SECONDS_PER_CALL
+        process, before = None, 0
+        while not self._done.wait(LOOK_EVERY):
+            process = process or psutil.Process()
+            used = process.memory_info().rss
+            before = before or used
+            if time.monotonic() > end:
+                self._ring(f"still running after {SECONDS_PER_CALL:g} seconds")
+            elif used - before > BYTES_PER_CALL:
+                self._ring(f"still running, with {BYTES_PER_CALL / 1e9:g} GB of memory filled")
+
+    def _ring(self, reason: str) -> None:
         with self._lock:
-            if not self._timer.finished.is_set():
-                self.rang = True
+            if not self._done.is_set():
+                self._done.set()
+                self.reason = reason
                 interrupt_main()
 
     def stop(self) -> None:
         with self._lock:
-            self._timer.cancel()
-        if self.rang:
+            self._done.set()
+        if self.reason:
             time.sleep(0.05)  # an interrupt that is still on its way arrives here
 
     def start(self) -> None:
-        self._timer.start()
+        self._thread.start()
 
 
 def _call_in_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if threading.current_thread() is not threading.main_thread():
         return function(*arguments)  # only the main thread can be interrupted
-    alarm = _Alarm(SECONDS_PER_CALL)
+    alarm = _Alarm()
     try:
         alarm.start()
         try:
@@ -186,10 +206,10 @@ def _call_in_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> A
         finally:
             alarm.stop()
     except KeyboardInterrupt:
-        if not alarm.rang:
+        if not alarm.reason:
             raise
-    if alarm.rang:
-        raise TimeoutError(f"still running after {SECONDS_PER_CALL:g} seconds; look for a loop that never ends")
+    if alarm.reason:
+        raise TimeoutError(f"{alarm.reason}; look for a loop that never ends")
     return result
 
 

@@ -69,6 +69,17 @@ class Cost:
     note: str
 
 
+def readable_duration(minutes: float) -> str:
+    """Write a duration in the unit that people would use; a dash for one that is not known."""
+    if minutes != minutes:
+        return "-"
+    if minutes < 1:
+        return "under 1 min"
+    units = (("min", 1, 120), ("hours", 60, 48 * 60), ("days", 24 * 60, float("inf")))
+    unit, size = next((unit, size) for unit, size, limit in units if minutes < limit)
+    return f"{minutes / size:.0f} {unit}"
+
+
 def choose_device() -> torch.device:
     """Return the fastest device that torch finds: CUDA, then MPS (Apple), then the processor."""
     if torch.cuda.is_available():

@@ -30,7 +30,6 @@ class Profile:
     filtered_corpus: str = _setting("", "location", "Already filtered code; empty: notebook 01 builds it.")
     small_sources: bool = _setting(False, "-", "Fetch only the small source distributions of the manifest.")
     corpus_bytes: int = _setting(0, "bytes", "Cap on the raw text; 0 takes everything.")
-    train_bytes: int = _setting(0, "bytes", "Cap on the text that is tokenized for training; 0 takes everything.")
     library_share: float = _setting(1.0, "share", "Share of library files (not examples) kept for training.")
     vocab_size: int = _setting(8192, "tokens", "Size of the tokenizer's vocabulary.")
     context_length: int = _setting(128, "tokens", "Longest input of the model.")
@@ -54,7 +53,7 @@ class Profile:
         at_least_one = ("vocab_size", "context_length", "model_layers", "model_width", "model_heads", "batch_size")
         for name in (*at_least_one, "accumulation_steps", "eval_steps", "save_steps", "eval_sequences"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("corpus_bytes", "train_bytes", "warmup_steps", "weight_decay", "seed"):
+        for name in ("corpus_bytes", "warmup_steps", "weight_decay", "seed"):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "vocab_size", self.vocab_size >= 260, "at least 260 (256 bytes and the special tokens)")
         _require(self, "library_share", 0 <= self.library_share <= 1, "between 0 and 1")
@@ -98,11 +97,11 @@ PROFILES: Mapping[str, Profile] = {
     "laptop": Profile(
         name="laptop",
         library_share=0.25,
-        train_steps=2400,
-        warmup_steps=400,
+        train_steps=1800,
+        warmup_steps=300,
         learning_rate=3e-3,
-        eval_steps=200,
-        save_steps=400,
+        eval_steps=150,
+        save_steps=300,
         eval_sequences=300,
     ),
     # The tutorials' own setting: Hub data, 124 M parameters, effective batch of 256 sequences.

@@ -1,5 +1,6 @@
 """Settings of the tests that notebooks do not share."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,22 @@ settings.load_profile("course")
 def repository() -> Path:
     """Return the root of the repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def session_tokenizer():
+    """Return a code tokenizer trained on real files of installed packages; not to be changed by a test."""
+    import matplotlib
+    import sklearn
+
+    from course_utils.data.tokenization import train_code_tokenizer
+
+    roots = [Path(matplotlib.__file__).parent, Path(sklearn.__file__).parent / "linear_model"]
+    files = sorted(path for root in roots for path in root.glob("*.py"))
+    return train_code_tokenizer([[path.read_text(encoding="utf-8") for path in files]], vocab_size=2048)
+
+
+@pytest.fixture
+def code_tokenizer(session_tokenizer):
+    """Return a copy of the code tokenizer that a test may change."""
+    return copy.deepcopy(session_tokenizer)

@@ -25,7 +25,7 @@ def curve(profile: Profile, data: pretraining.PackedData, seed: int, dropout: fl
     )
     settings = f"{profile.learning_rate:g}-{profile.batch_size}x{profile.accumulation_steps}-{profile.train_steps}"
     folder = cache.home() / "reference_runs" / f"{artifacts.run_folder(profile).name}-{settings}-{seed}"
-    saved = folder.with_suffix(".json")
+    saved = folder.with_name(f"{folder.name}.json")
     if not saved.is_file():
         _, history = pretraining.train(partial(make, dropout=dropout), folder)
         points = pretraining.learning_curve(history, data, profile.tokens_per_step)
@@ -39,7 +39,7 @@ def reference(profile: Profile, seeds: list[int]) -> dict:
     runs = [curve(profile, data, seed) for seed in seeds]
     columns = list(zip(*(run["bits_per_byte"] for run in runs), strict=True))
     return {
-        "command": f"python -m course_utils.authoring.reference_runs {profile.name} --seeds {' '.join(map(str, seeds))}",
+        "command": f"python -m {__spec__.name} {profile.name} --seeds {' '.join(map(str, seeds))}",
         "seeds": seeds,
         "held_out": [data.validation_tokens, data.validation_bytes],
         "tokens": runs[0]["tokens"],

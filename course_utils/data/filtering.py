@@ -10,6 +10,8 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -154,16 +156,31 @@ def _parquet_files(dataset: datasets.Dataset | datasets.IterableDataset) -> list
     config = getattr(getattr(getattr(source, "generate_tables_fn", None), "__self__", None), "config", None)
     if type(config).__name__ != "ParquetConfig" or config.filters is not None or dataset._distributed:
         return []
-    files, row_groups = source.kwargs["files"], source.kwargs.get("row_groups_list", [])
-    plain = all(isinstance(file, str) and Path(file).is_file() for file in files)
+    if any(source.kwargs.get("row_groups_list", [])):
+        return []
+    # Paths, or in older versions lists of paths.
+    files = [file for item in source.kwargs["files"] for file in ([item] if isinstance(item, str) else item)]
     text = all(pa.types.is_string(kind) for kind in dataset.features.arrow_schema.types)
-    return list(files) if plain and text and not any(row_groups) else []
+    return files if text and all(Path(file).is_file() for file in files) else []
 
 
 def _read_parquet(
     files: Iterable[str], matches: Callable[[pl.Series], pl.Series], column: str
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield the number of rows read and the table of rows to keep, for every few row groups; decodes on all cores."""
+    with ThreadPoolExecutor(1) as reader:  # decodes the next rows while these are matched and written
+        waiting: Future | None = None
+        for piece in chain(_pieces(files), [None]):
+            following = reader.submit(_decode, *piece) if piece else None
+            if waiting:
+                frame = waiting.result()
+                kept = frame.filter(matches(frame[column]))
+                yield len(frame), kept.to_arrow(compat_level=pl.CompatLevel.oldest())
+            waiting = following
+
+
+def _pieces(files: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """Cut the files into runs of row groups of about `_BATCH_BYTES`: file, first row, number of rows."""
     for file in files:
         start = rows = size = 0
         groups = pq.read_metadata(file)
@@ -171,13 +188,15 @@ def _read_parquet(
             rows += groups.row_group(index).num_rows
             size += groups.row_group(index).total_byte_size
             if size >= _BATCH_BYTES or index + 1 == groups.num_row_groups:
-                try:
-                    frame = pl.scan_parquet(file, glob=False).slice(start, rows).collect()
-                except pl.exceptions.PolarsError as error:
-                    raise ValueError(f"cannot read {file}: {error}; write or download the file again") from error
-                kept = frame.filter(matches(frame[column]))
-                yield rows, kept.to_arrow(compat_level=pl.CompatLevel.oldest())
+                yield file, start, rows
                 start, rows, size = start + rows, 0, 0
+
+
+def _decode(file: str, start: int, rows: int) -> pl.DataFrame:
+    try:
+        return pl.scan_parquet(file, glob=False).slice(start, rows).collect()
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"cannot read {file}: {error}; write or download the file again") from error
 
 
 def _read_stream(

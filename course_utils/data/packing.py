@@ -23,6 +23,8 @@ from tqdm.auto import tqdm
 from course_utils.data.encoding import as_encoder
 from course_utils.data.tokenization import batch_iterator, check_column, end_of_text_id
 
+MOST_WORKERS = 1024  # data-loader workers of one process that can report what they dropped
+
 
 def make_chunker(
     tokenizer: Any, context_length: int = 128, column: str = "content"
@@ -257,9 +259,6 @@ class ConstantLengthDataset(IterableDataset):
                 seen += 1
         if seen == 0:
             raise ValueError("The data holds no documents. Is the split right, or was a generator read before?")
-
-
-MOST_WORKERS = 1024  # per process
 
 
 def _process(index: int | None, count: int | None) -> tuple[int, int]:

@@ -65,7 +65,9 @@ def tutorial_settings(profile: Profile) -> Profile:
     )
 
 
-def training_arguments(profile: Profile, output_dir: Path | str, precision: Precision | None = None) -> TrainingArguments:
+def training_arguments(
+    profile: Profile, output_dir: Path | str, precision: Precision | None = None
+) -> TrainingArguments:
     """Translate a profile into the Trainer's arguments: cosine schedule, evaluation and checkpoints by steps.
 
     `data_seed` is set on its own: without it a resumed run would see another order if anything else drew random

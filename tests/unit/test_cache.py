@@ -97,8 +97,9 @@ def child(seconds: float) -> subprocess.Popen:
 
 
 def test_two_processes_at_once_build_once():
-    processes = [child(1.0), child(1.0)]
+    processes = [child(3.0), child(3.0)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert sum("Another process is making the thing; waiting" in output for output in outputs) == 1
     assert all("['a.txt', 'artifact.json', 'b.txt']" in output for output in outputs)
     assert builds() == 1
 
@@ -133,4 +134,3 @@ def test_home_that_is_a_file_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "file"))
     with pytest.raises(OSError, match="COURSE_HOME"):
         cache.build_once("thing", {}, build_text)
-

@@ -150,7 +150,7 @@ WRONG = {
             lambda token_lists, eos_id, length: [p for tokens in token_lists for p in cut([*tokens, eos_id], length)],
             r"pack\(\[\[",
         ),
-        (endless_cut, "still running after"),
+        (endless_cut, "still running"),
         (emptying_pack, r"changed its input into \(\[\], "),
     ],
     "03.share_lost": [

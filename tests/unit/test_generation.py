@@ -40,6 +40,9 @@ def test_complete_code_counts_new_tokens_only_and_repeats_with_the_seed(model, s
     assert first == generation.complete_code(pipe, prompt, max_length=8, num_completions=3)
     assert first != generation.complete_code(pipe, prompt, max_length=8, num_completions=3, seed=2)
     assert not any(text.startswith(prompt) for text in first)
+    # Counted with the prompt, as the tutorials do, 8 tokens would leave no room for a completion.
+    assert len(session_tokenizer(prompt)["input_ids"]) > 8
+    assert any(first)
 
 
 def test_probability_is_the_product_over_the_expected_tokens(model, session_tokenizer):

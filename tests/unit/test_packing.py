@@ -25,7 +25,6 @@ from course_utils.data.packing import (
 )
 from course_utils.data.tokenization import base_tokenizer, batch_iterator, byte_tokenizer, train_code_tokenizer
 
-
 # More workers than this machine has processors are meant here.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 

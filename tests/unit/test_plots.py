@@ -11,7 +11,7 @@ from course_utils import plots
 
 DRAW = {
     "lines": lambda alt: plots.lines(
-        {"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 3])}, x="tokens", y="loss", alt=alt, band=([1, 2], [2, 3], [4, 5], "r")
+        {"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 3])}, x="x", y="y", alt=alt, band=([1, 2], [2, 3], [4, 5], "r")
     ),
     "log": lambda alt: plots.lines({"a": ([1, 10], [3, 4])}, x="tokens", y="loss", alt=alt, log_x=True, log_y=True),
     "bars": lambda alt: plots.bars({"128": 2.1, "256": 4.2}, x="context (tokens)", y="lost (%)", alt=alt),

@@ -69,7 +69,7 @@ def test_bad_values_say_what_is_allowed(monkeypatch, variable, text, message):
 
 
 def test_unknown_field_as_argument():
-    with pytest.raises(ValueError, match="no field 'contextlength'.*mean context_length"):
+    with pytest.raises(ValueError, match=r"no field 'contextlength'.*mean context_length"):
         get_profile("tiny", contextlength=3)
 
 

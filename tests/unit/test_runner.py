@@ -1,6 +1,7 @@
 """The notebook runner and the command line, with real kernels on small notebooks."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from course_utils import runner
-from course_utils.__main__ import _duration, main
+from course_utils.__main__ import main
+from course_utils.environment import readable_duration
 
 ALT = 'A bar for "a" & a higher one for "b".'
 FIGURE = f"from course_utils import plots\nplots.bars({{'a': 1, 'b': 2}}, x='letter', y='count', alt={ALT!r})"
@@ -169,7 +171,7 @@ def test_a_profile_variable_is_checked_before_anything_runs(course, capsys, monk
     [(0.2, "under 1 min"), (8.4, "8 min"), (150, "2 hours"), (60 * 24 * 259, "259 days"), (float("nan"), "-")],
 )
 def test_durations_are_told_in_the_unit_that_people_use(minutes, text):
-    assert _duration(minutes) == text
+    assert readable_duration(minutes) == text
 
 
 def test_help_loads_no_heavy_library():
@@ -185,3 +187,13 @@ def test_help_loads_no_heavy_library():
     assert done.returncode == 0, done.stderr
     for command in ("doctor", "fetch", "run"):
         assert command in done.stdout
+
+
+def test_doctor_reports_machine_and_costs_without_warnings(tmp_path):
+    environment = {**os.environ, "COURSE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "course_utils", "doctor"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    for word in ("device", "precision", "memory", "disk", "tiny", "laptop", "full", "steps measured"):
+        assert word in done.stdout
+    assert done.stderr == ""
