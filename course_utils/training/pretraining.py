@@ -95,7 +95,6 @@ def training_arguments(
         data_seed=profile.seed,
         use_cpu=choose_device().type == "cpu",
         dataloader_pin_memory=choose_device().type == "cuda",
-        push_to_hub=profile.push_to_hub,
         report_to="none",
         **precision.trainer_flags,
     )
