@@ -21,7 +21,7 @@ setup: $(INSTALLED) ## install everything into .venv (again only when a version 
 # The stamp comes last, so an interrupted installation starts again. An environment without a working pip is rebuilt.
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
-	@$(PY) -m pip --version > $(if $(WINDOWS),NUL,/dev/null) 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install $(addprefix -c ,$(CONSTRAINTS)) -e '.[test]'
 	@touch $@
 

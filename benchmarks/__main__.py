@@ -27,14 +27,18 @@ def main(wanted: list[str]) -> None:
     print(table(results, targets))
     output = HERE.parent / "build" / "bench.json"
     output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    earlier = json.loads(output.read_text(encoding="utf-8")) if wanted and output.is_file() else []
+    new = {row["name"] for row in results}
+    kept = [row for row in earlier if row["name"] not in new]  # of benchmarks that did not run this time
+    output.write_text(json.dumps(kept + results, indent=2) + "\n", encoding="utf-8")
     print(f"\nWritten to {output.relative_to(HERE.parent).as_posix()}")
 
 
 def table(results: list[dict], targets: dict[str, float]) -> str:
     lines = [("what", "ours", "theirs", "unit", "ratio", "target")]
     for row in results:
-        target = f"≥ {targets[row['name']]:g}" if row["name"] in targets else ""
+        wanted = targets.get(row["name"])
+        target = "" if wanted is None else f"≥ {wanted:g}" + ("" if row["ratio"] >= wanted else " MISSED")
         numbers = (f"{row[key]:,.4g}" if row[key] < 1000 else f"{row[key]:,.0f}" for key in ("ours", "theirs"))
         lines.append((row["name"], *numbers, row["unit"], f"{row['ratio']:.2f}×", target))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

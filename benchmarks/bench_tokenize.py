@@ -18,10 +18,12 @@ import psutil
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 
 from course_utils.data.encoding import Encoder
+from course_utils.data.filtering import KEYWORDS
 from course_utils.data.packing import pack, pack_dataset
 from course_utils.data.tokenization import batch_iterator, train_code_tokenizer
 
-KEYWORDS = ("pandas", "sklearn", "matplotlib", "seaborn")
+TARGETS = {"tokenize + pack": 10}
+MOST_LOST = 0.01  # % of tokens
 TEXT_BYTES = 10_000_000
 VOCABULARY = 8_192
 LENGTH = 128  # the tutorial's context
@@ -96,6 +98,7 @@ def measure(data: Dataset, tokenizer, encoder: Encoder, folder: Path) -> list[di
     megabytes = packed.text_bytes / 1e6
     ours, theirs = (megabytes / statistics.median(times[side]) for side in ("ours", "theirs"))
     lost = 100 * packed.tokens_lost / packed.tokens
+    assert lost < MOST_LOST, f"{lost:.4f} % of the tokens were lost by packing"
     lost_by_chunks = 100 * (1 - len(chunks) * LENGTH / tokens)
     return [
         row("tokenize + pack", ours, theirs, ours / theirs, "MB of text per CPU second"),

@@ -13,6 +13,7 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return 0, 1 if something failed, 2 for bad input, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    _make_paths_absolute()
     try:
         return options.command(options)
     except KeyboardInterrupt:
@@ -21,6 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), 2)
     except OSError as error:  # no network, a full disk, a folder that cannot be written
         return _fail(str(error), 1)
+
+
+def _make_paths_absolute() -> None:
+    """Let relative folders mean the same here and in the kernels, which start in the notebooks' folder."""
+    for variable in ("COURSE_HOME", "COURSE_CODE_CORPUS"):
+        path = Path(os.environ.get(variable) or "~").expanduser()
+        if variable in os.environ and (variable == "COURSE_HOME" or path.exists()):
+            os.environ[variable] = str(path.resolve())
 
 
 def _fail(message: str, code: int) -> int:
@@ -66,7 +75,7 @@ def _doctor(options: argparse.Namespace) -> int:
     }
     for label, value in rows.items():
         print(f"{label:<10} {value}")
-    print("\nWhat the course costs here, from a few measured training steps:", flush=True)
+    print("\nWhat training costs here, from a few measured steps:", flush=True)
     print(f"{'profile':<8} {'time':>11} {'memory':>9} {'disk':>9}")
     for cost in environment.profile_costs(machine):
         figures = f"{environment.readable_duration(cost.minutes):>11} {cost.memory_gb:>6.1f} GB {cost.disk_gb:>6.1f} GB"

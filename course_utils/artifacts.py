@@ -56,7 +56,7 @@ def code_corpus(profile: Profile) -> Location:
             print(f"{error}\nUntil then, the Python packages installed on this machine serve as the code corpus.")
             return Location(str(_environment_corpus(profile).path))
     if kind == "folder":
-        return Location(str(_folder_corpus(Path(profile.code_corpus).expanduser()).path))
+        return Location(str(_folder_corpus(Path(profile.code_corpus).expanduser(), profile.corpus_bytes).path))
     if kind == "dataset":
         location = Location(str(Path(profile.code_corpus).expanduser()))
         corpus.check_columns(location)
@@ -84,9 +84,11 @@ def _environment_corpus(profile: Profile) -> cache.Artifact:
     )
 
 
-def _folder_corpus(folder: Path) -> cache.Artifact:
-    key = _corpus_key(folder=str(folder.resolve()), state=_folder_state(folder, "*.py"))
-    return cache.build_once("code_corpus", key, lambda target: corpus.build_from_folder(target, folder))
+def _folder_corpus(folder: Path, max_bytes: int) -> cache.Artifact:
+    key = _corpus_key(folder=str(folder.resolve()), state=_folder_state(folder, "*.py"), max_bytes=max_bytes)
+    return cache.build_once(
+        "code_corpus", key, lambda target: corpus.build_from_folder(target, folder, max_bytes or None)
+    )
 
 
 def _corpus_key(**inputs: Any) -> dict[str, Any]:
@@ -210,25 +212,26 @@ def run_folder(profile: Profile) -> Path:
 
 def pretrain(profile: Profile, stop_at: int) -> None:
     """Train up to `stop_at` optimizer steps and leave a checkpoint; does nothing if the model is finished."""
-    if cache.exists("pretrained_model", _model_key(profile)):
-        print("This model is already trained; it is loaded from the disk in the next step.")
-        return
-    pretraining.train(_trainer_factory(profile), run_folder(profile), stop_at)
-    print(f"interrupted after {stop_at} of {profile.train_steps} steps")
+    with cache.locked(run_folder(profile), "pretrained_model"):
+        if cache.exists("pretrained_model", _model_key(profile)):
+            print("This model is already trained; it is loaded from the disk in the next step.")
+            return
+        pretraining.train(_trainer_factory(profile), run_folder(profile), stop_at)
+    print(f"interrupted after {stop_at} optimizer steps")
 
 
 def pretrained_model(profile: Profile) -> Path:
     """Folder of the model trained on the packed data, with tokenizer and log; goes on from a checkpoint if any (A9)."""
 
     def build(folder: Path) -> None:
-        model, history = pretraining.train(_trainer_factory(profile), run_folder(profile))
+        with cache.locked(run_folder(profile), "pretrained_model"):
+            model, history = pretraining.train(_trainer_factory(profile), run_folder(profile))
+            shutil.rmtree(run_folder(profile))
         model.save_pretrained(folder)
         code_tokenizer(profile).save_pretrained(folder)
         _write_json(folder / pretraining.HISTORY, history)
 
-    artifact = cache.build_once("pretrained_model", _model_key(profile), build)
-    shutil.rmtree(run_folder(profile), ignore_errors=True)
-    return artifact.path
+    return cache.build_once("pretrained_model", _model_key(profile), build).path
 
 
 def _trainer_factory(profile: Profile):
@@ -291,7 +294,7 @@ def _folder_state(folder: Path, pattern: str) -> str:
     """Digest that changes when a file of the folder does; names, sizes and times stand for the contents."""
     state = hashlib.sha256()
     for path in sorted(folder.rglob(pattern)):
-        status = path.stat()
+        status = path.lstat()  # of a link itself: it may lead nowhere
         state.update(f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
     return state.hexdigest()
 

@@ -23,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 SEAL = "artifact.json"
+LEAST_FREE = 10_000_000  # bytes; with less, whatever failed failed for lack of space
 # Folders that this process has already verified, with the state of their seal at that time.
 _verified: dict[Path, int] = {}
 
@@ -44,6 +45,11 @@ def home() -> Path:
     """Return the folder that holds all artifacts: COURSE_HOME, or the user's cache folder."""
     chosen = os.environ.get("COURSE_HOME")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "code-completion-course"
+
+
+def free_bytes() -> int:
+    """Return the free space of the disk that holds the artifacts."""
+    return shutil.disk_usage(_existing(home())).free
 
 
 def code_fingerprint(*modules: ModuleType) -> str:
@@ -89,20 +95,24 @@ def build_once(
     folder = _folder(name, key)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, name, say):
+        with locked(folder, name, say):
             damage = _damage(folder)
             if damage is not None:
                 if folder.exists():
                     say(f"The saved {name} is damaged ({damage}). It is built again.")
                 _build(folder, key, build)
-    except OSError as error:
-        raise _explained(error, folder) from error
+    except Exception as error:  # a full disk makes every library raise something else
+        explanation = _explained(error, folder)
+        if explanation is None:
+            raise
+        raise explanation from error
     return Artifact(folder, key)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time at an artifact; who has to wait is told so."""
+def locked(folder: Path, name: str, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Let one process at a time at a folder of the cache; who has to wait is told so."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{folder}.lock")
     try:
         lock.acquire(timeout=1)
@@ -162,11 +172,18 @@ def _checksum(path: Path) -> dict[str, Any]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
-def _explained(error: OSError, folder: Path) -> OSError:
-    if error.errno == errno.ENOSPC:
+def _explained(error: Exception, folder: Path) -> OSError | None:
+    """Return the error with its remedy if the disk is full or the cache cannot be written, else None."""
+    code = getattr(error, "errno", None)
+    if code == errno.ENOSPC or free_bytes() < LEAST_FREE:
         remedy = "The disk is full: free some space, or set COURSE_HOME to a folder on another disk."
-    elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-        remedy = "No folder can be made here: set COURSE_HOME to a folder that can be written."
-    else:
-        return error
-    return OSError(error.errno, f"{remedy} ({error.strerror or error})", str(folder))
+        return OSError(errno.ENOSPC, f"{remedy} ({error})", str(folder))
+    here = str(getattr(error, "filename", None) or "").startswith(str(home()))
+    if here and code in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        remedy = "This cannot be written: close other programs that use it, or set COURSE_HOME to another folder."
+        return OSError(code, f"{remedy} ({error})", str(folder))
+    return None
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)

@@ -5,11 +5,9 @@ Every decision returns its reason, so that a notebook can print both.
 
 import os
 import platform
-import shutil
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -103,7 +101,7 @@ def choose_precision(device: torch.device | None = None) -> Precision:
         return Precision("fp32", "mixed precision on Apple's GPU has not been tried by this course")
     if _cpu_computes_bf16():
         return Precision("bf16", "this processor has bf16 instructions (AVX-512 BF16 or AMX)")
-    return Precision("fp32", "this processor has no bf16 instructions, and fp16 is not faster on a processor")
+    return Precision("fp32", "torch reports no bf16 instructions here, and fp16 is not faster on a processor")
 
 
 def _cpu_computes_bf16() -> bool:
@@ -126,7 +124,7 @@ def describe() -> Machine:
         cores=available_cores(),
         memory_gb=memory.total / GB,
         free_memory_gb=memory.available / GB,
-        disk_free_gb=shutil.disk_usage(_existing(cache.home())).free / GB,
+        disk_free_gb=cache.free_bytes() / GB,
         python=platform.python_version(),
         platform=platform.platform(terse=True),
         colab="google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ,
@@ -137,10 +135,6 @@ def describe() -> Machine:
 def available_cores() -> int:
     """Cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)
 
 
 def profile_costs(machine: Machine | None = None) -> list[Cost]:
@@ -159,7 +153,7 @@ def profile_cost(profile: Profile, machine: Machine, steps: int = 2) -> Cost:
     memory = 1.0 + (16 * parameters + logits) / GB
     disk = 2 * 12 * parameters / GB + (0.4 if profile.name == "laptop" else 0.1)
     total_steps, note = profile.train_steps, f"{steps} steps measured"
-    if total_steps == -1:  # the tutorials' one pass over 16.7 million sequences of 128 tokens
+    if total_steps == -1:  # one pass over the tutorials' 16.7 million sequences of 128 tokens
         total_steps = 16_702_061 // (profile.batch_size * profile.accumulation_steps)
         note = "one pass over the tutorials' data; " + note
         disk += 12.0

@@ -141,7 +141,10 @@ def get_profile(name: str | None = None, **overrides: Any) -> Profile:
     for key in overrides:
         if key not in known:
             raise ValueError(f"a profile has no field {key!r}.{_did_you_mean(key, known)} Fields: {sorted(known)}.")
-    return replace(PROFILES[name], **_from_environment(known), **overrides)
+    values = _from_environment(known) | overrides
+    if "code_corpus" in values:  # what a profile has filtered already belongs to its own code
+        values.setdefault("filtered_corpus", "")
+    return replace(PROFILES[name], **values)
 
 
 def _from_environment(known: set[str]) -> dict[str, Any]:

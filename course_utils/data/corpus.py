@@ -93,7 +93,7 @@ def corpus_kind(text: str) -> str:
 
 
 def check_columns(corpus) -> None:
-    """Raise `ValueError` unless a data set (or the training split of a `Location`) has documents with `content`."""
+    """Raise `ValueError` unless a data set (or the training split of a `Location`) has the columns of a corpus."""
     if isinstance(corpus, Location):
         corpus = corpus.load("train", streaming=True)
     names = corpus.column_names
@@ -103,6 +103,11 @@ def check_columns(corpus) -> None:
         raise ValueError(
             f"the data set has the columns {', '.join(names) or 'none'}, but no `content` with the text of each "
             'document; rename yours: dataset.rename_column("text", "content")'
+        )
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise ValueError(
+            f"the data set lacks the columns {', '.join(missing)}, which say where each document comes from; add them "
+            "as text: dataset.map(lambda row: {'repo_name': 'mine', 'path': …, 'license': 'unknown', …})"
         )
 
 
@@ -164,7 +169,9 @@ def build_from_environment(
     return _build(destination, list(found), members, origin, max_bytes, progress)
 
 
-def build_from_folder(destination: Path, folder: Path, progress: bool = True) -> BuildReport:
+def build_from_folder(
+    destination: Path, folder: Path, max_bytes: int | None = None, progress: bool = True
+) -> BuildReport:
     """Write the corpus made of your own repositories: each direct sub-folder of `folder` is a project.
 
     The project nearest in size to a tenth of the text becomes the validation split; a single project is split by file.
@@ -184,7 +191,7 @@ def build_from_folder(destination: Path, folder: Path, progress: bool = True) ->
         return _python_files(roots[project.name], dropped, deep=project.name != "(top folder)")
 
     origin = "Python files from folders of the person who made this corpus; not meant to be shared."
-    return _build(destination, projects, members, origin, None, progress, choose=True)
+    return _build(destination, projects, members, origin, max_bytes, progress, choose=True)
 
 
 def _build(destination, projects, members, origin, max_bytes, progress, choose=False) -> BuildReport:

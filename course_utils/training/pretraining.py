@@ -2,13 +2,13 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-from filelock import FileLock
 from transformers import (
     DataCollatorForLanguageModeling,
     PreTrainedModel,
@@ -145,11 +145,12 @@ def train(
     Returns the model and the log: one entry per evaluation and per logged training loss.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{run_folder}.lock"):
-        trainer = make(run_folder)
-        if stop_at is not None:
-            trainer.add_callback(StopAt(stop_at))
-        trainer.train(resume_from_checkpoint=last_checkpoint(run_folder))
+    checkpoint = last_checkpoint(run_folder)
+    trainer = make(run_folder)
+    trainer.args.eval_on_start = checkpoint is None  # a resumed run was evaluated before it stopped
+    if stop_at is not None:
+        trainer.add_callback(StopAt(stop_at))
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.model, trainer.state.log_history
 
 
@@ -173,7 +174,9 @@ def _checkpoint_damage(checkpoint: Path) -> str | None:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         for name in ("optimizer.pt", "scheduler.pt"):
             torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        for name in checkpoint.glob("rng_state*.pth"):
+            zipfile.ZipFile(name).close()
+    except (OSError, ValueError, RuntimeError, SafetensorError, zipfile.BadZipFile) as error:
         return str(error).splitlines()[0][:80]
     return None
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +13,9 @@ import torch
 from datasets import Dataset
 
 from course_utils import artifacts, cache
-from course_utils.data import deduplication, sources
+from course_utils.data import deduplication, documents, sources, tokenization
+from course_utils.data.documents import is_user_style
+from course_utils.data.encoding import Encoder
 from course_utils.profiles import get_profile
 
 
@@ -68,7 +71,7 @@ def test_changed_own_code_gives_a_new_corpus(profile, own_code, tmp_path):
 
 def test_interrupted_training_goes_on_and_a_finished_one_is_not_repeated(profile, capsys):
     artifacts.pretrain(profile, stop_at=2)
-    assert "interrupted after 2 of 4 steps" in capsys.readouterr().out
+    assert "interrupted after 2 optimizer steps" in capsys.readouterr().out
     assert (artifacts.run_folder(profile) / "checkpoint-2").is_dir()
     artifacts.pretrained_model(profile)
     artifacts.pretrain(profile, stop_at=2)
@@ -101,17 +104,24 @@ def test_without_network_and_archives_the_environment_serves_and_that_is_said(mo
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [("/no/such/folder", "does not exist"), ("{file}", "is a file"), ("{empty}", "no text"), ("{other}", "content")],
+    [
+        ("/no/such/folder", "does not exist"),
+        ("{file}", "is a file"),
+        ("{empty}", "no text"),
+        ("{other}", "no `content`"),
+        ("{bare}", "lacks the columns repo_name, path, copies, size, license"),
+    ],
 )
 def test_a_corpus_that_cannot_be_used_is_refused_with_the_remedy(monkeypatch, tmp_path, value, message):
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
     (tmp_path / "file").write_text("x", encoding="utf-8")
     (tmp_path / "empty").mkdir()
-    other = tmp_path / "other" / "data"
-    other.mkdir(parents=True)
-    for split in ("train", "validation"):
-        Dataset.from_dict({"text": ["import pandas"]}).to_parquet(str(other / f"{split}-00000-of-00001.parquet"))
-    value = value.format(file=tmp_path / "file", empty=tmp_path / "empty", other=tmp_path / "other")
+    for name, column in (("other", "text"), ("bare", "content")):
+        (tmp_path / name / "data").mkdir(parents=True)
+        for split in ("train", "validation"):
+            path = tmp_path / name / "data" / f"{split}-00000-of-00001.parquet"
+            Dataset.from_dict({column: ["import pandas"]}).to_parquet(str(path))
+    value = value.format(**{name: tmp_path / name for name in ("file", "empty", "other", "bare")})
     with pytest.raises(ValueError, match=message):
         artifacts.code_corpus(get_profile("tiny", code_corpus=value))
     assert not list((tmp_path / "home").rglob("*.parquet"))
@@ -124,6 +134,52 @@ def test_a_corpus_without_data_science_is_refused(monkeypatch, tmp_path):
         (tmp_path / "src" / name / "a.py").write_text("x = 1\n" * 50, encoding="utf-8")
     with pytest.raises(ValueError, match="no document of the train split is left"):
         artifacts.clean_corpus(get_profile("tiny", code_corpus=str(tmp_path / "src")))
+
+
+def test_a_link_that_leads_nowhere_does_no_harm(profile, own_code, tmp_path):
+    shutil.copytree(own_code, tmp_path / "copy")
+    link = tmp_path / "copy" / "pandas" / ".#draft.py"  # what an editor leaves while a file is open
+    try:
+        link.symlink_to("user@host.1234")
+    except OSError:  # Windows without the right to make links has none to stumble over
+        return
+    corpus = artifacts.code_corpus(get_profile("tiny", code_corpus=str(tmp_path / "copy")))
+    assert len(corpus.load("train")) > 0
+
+
+# What the data cards of the pinned corpora say: the same rows on every machine.
+DIGESTS = {
+    "tiny": "67db0a06",
+    "laptop": "265db2e9",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_pinned_corpora_have_the_same_rows_on_every_machine(name):
+    location = artifacts.code_corpus(get_profile(name))
+    card = (Path(location.path) / "README.md").read_text(encoding="utf-8")
+    assert f"SHA-256 over the rows: `{DIGESTS[name]}" in card
+
+
+def test_laptop_has_ten_million_tokens_and_a_million_of_user_style():
+    train = artifacts.code_corpus(get_profile("laptop")).load("train")
+    train = train.filter(
+        lambda paths: [not documents.TEST.search(p) for p in paths], input_columns="path", batched=True
+    )
+    tokenizer = tokenization.train_code_tokenizer(tokenization.batch_iterator(train.shuffle(seed=0), limit=500), 8192)
+    encoder, counts = Encoder(tokenizer), Counter()
+    for batch in train.iter(batch_size=200):
+        for path, ids in zip(batch["path"], encoder.encode_batch(batch["content"]), strict=True):
+            style = "doctests" if path.endswith(".doctest.py") else "scripts" if is_user_style(path) else "library"
+            counts[style] += len(ids)
+    print(dict(counts))
+    assert counts.total() >= 10_000_000
+    assert counts["scripts"] >= 1_000_000
+
+
+def test_own_code_is_used_under_full_too():
+    profile = get_profile("full", code_corpus="~/src")
+    assert profile.filtered_corpus == ""
 
 
 def test_full_uses_the_data_of_the_hub():

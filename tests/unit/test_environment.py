@@ -16,12 +16,29 @@ def test_precision_on_a_processor_is_never_fp16_and_has_a_reason():
     assert precision.trainer_flags["fp16"] is False
 
 
-def test_bf16_is_chosen_exactly_where_the_processor_computes_it():
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    expected = environment._cpu_computes_bf16()
-    assert (environment.choose_precision(torch.device("cpu")).name == "bf16") == expected
-    if "avx512_bf16" in flags:
-        assert expected == (flags["avx512_bf16"] or flags.get("amx_tile", False))
+@pytest.mark.parametrize(
+    ("device", "computes_bf16", "name", "reason"),
+    [
+        ("cuda", True, "bf16", "GPU computes bf16"),
+        ("cuda", False, "fp16", "no bf16 in hardware"),
+        ("mps", False, "fp32", "Apple"),
+        ("cpu", True, "bf16", "processor has bf16"),
+        ("cpu", False, "fp32", "no bf16 instructions"),
+    ],
+)
+def test_every_device_gets_a_precision_it_has_and_a_reason(monkeypatch, device, computes_bf16, name, reason):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: computes_bf16)
+    monkeypatch.setattr(environment, "_cpu_computes_bf16", lambda: computes_bf16)
+    precision = environment.choose_precision(torch.device(device))
+    assert precision.name == name
+    assert reason in precision.reason
+
+
+@pytest.mark.parametrize("found", ["cuda", "mps", "cpu"])
+def test_the_fastest_device_is_chosen(monkeypatch, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: found == "cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: found in ("cuda", "mps"))
+    assert environment.choose_device() == torch.device(found)
 
 
 def test_describe_is_complete():
