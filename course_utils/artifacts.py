@@ -226,12 +226,15 @@ def pretrained_model(profile: Profile) -> Path:
     def build(folder: Path) -> None:
         with cache.locked(run_folder(profile), "pretrained_model"):
             model, history = pretraining.train(_trainer_factory(profile), run_folder(profile))
-            shutil.rmtree(run_folder(profile))
         model.save_pretrained(folder)
         code_tokenizer(profile).save_pretrained(folder)
         _write_json(folder / pretraining.HISTORY, history)
 
-    return cache.build_once("pretrained_model", _model_key(profile), build).path
+    path = cache.build_once("pretrained_model", _model_key(profile), build).path
+    if run_folder(profile).exists():  # the checkpoints have done their work, but only now that the model is safe
+        with cache.locked(run_folder(profile), "pretrained_model"):
+            shutil.rmtree(run_folder(profile), ignore_errors=True)
+    return path
 
 
 def _trainer_factory(profile: Profile):

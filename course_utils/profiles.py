@@ -30,6 +30,7 @@ class Profile:
     filtered_corpus: str = _setting("", "location", "Already filtered code; empty: notebook 01 builds it.")
     small_sources: bool = _setting(False, "-", "Fetch only the small source distributions of the manifest.")
     corpus_bytes: int = _setting(0, "bytes", "Cap on the raw text; 0 takes everything.")
+    sample_documents: int = _setting(1_000_000, "documents", "Most documents that a notebook looks at itself.")
     library_share: float = _setting(1.0, "share", "Share of library files (not examples) kept for training.")
     vocab_size: int = _setting(8192, "tokens", "Size of the tokenizer's vocabulary.")
     context_length: int = _setting(128, "tokens", "Longest input of the model.")
@@ -51,7 +52,14 @@ class Profile:
     def __post_init__(self) -> None:
         """Refuse impossible values early, each with its remedy."""
         at_least_one = ("vocab_size", "context_length", "model_layers", "model_width", "model_heads", "batch_size")
-        for name in (*at_least_one, "accumulation_steps", "eval_steps", "save_steps", "eval_sequences"):
+        for name in (
+            *at_least_one,
+            "sample_documents",
+            "accumulation_steps",
+            "eval_steps",
+            "save_steps",
+            "eval_sequences",
+        ):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("corpus_bytes", "warmup_steps", "weight_decay", "seed"):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
@@ -109,6 +117,7 @@ PROFILES: Mapping[str, Profile] = {
         name="full",
         code_corpus="transformersbook/codeparrot-{split}",
         filtered_corpus="huggingface-course/codeparrot-ds-{split}",
+        sample_documents=20_000,
         vocab_size=50_000,
         model_layers=12,
         model_width=768,

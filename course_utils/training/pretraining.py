@@ -1,9 +1,11 @@
 """Pretraining with the library's Trainer: settings, one run that can be interrupted, and what it records."""
 
+import contextlib
 import json
+import logging
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -150,8 +152,24 @@ def train(
     trainer.args.eval_on_start = checkpoint is None  # a resumed run was evaluated before it stopped
     if stop_at is not None:
         trainer.add_callback(StopAt(stop_at))
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with _quiet_about_tied_weights():
+        trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.model, trainer.state.log_history
+
+
+@contextlib.contextmanager
+def _quiet_about_tied_weights() -> Iterator[None]:
+    """Drop the warning that a checkpoint lacks the output layer: it is the input table, which is saved once."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "lm_head.weight" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.trainer")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def last_checkpoint(run_folder: Path) -> str | None:

@@ -202,3 +202,6 @@ def test_committed_reference_curves_are_whole(name):
     assert len(saved["tokens"]) == len(saved["low"]) == len(saved["high"])
     assert all(low < high for low, high in zip(saved["low"], saved["high"], strict=True))
     assert saved["high"][-1] < saved["tutorial"]["bits_per_byte"][-1]
+    if name == "laptop":  # what this profile promises
+        assert saved["high"][-1] < 1.9
+        assert min(saved["idioms"]) >= 0.5
