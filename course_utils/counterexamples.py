@@ -9,6 +9,7 @@ import copy
 import io
 import math
 import reprlib
+import signal
 import threading
 import time
 import traceback
@@ -162,7 +163,6 @@ class _Alarm:
 
     def __init__(self) -> None:
         self.reason = ""
-        self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -174,22 +174,23 @@ class _Alarm:
             used = process.memory_info().rss
             before = before or used
             if time.monotonic() > end:
-                self._ring(f"still running after {SECONDS_PER_CALL:g} seconds")
+                self.reason = self.reason or f"still running after {SECONDS_PER_CALL:g} seconds"
             elif used - before > BYTES_PER_CALL:
-                self._ring(f"still running, with {BYTES_PER_CALL / 1e9:g} GB of memory filled")
-
-    def _ring(self, reason: str) -> None:
-        with self._lock:
-            if not self._done.is_set():
-                self._done.set()
-                self.reason = reason
-                interrupt_main()
+                self.reason = self.reason or f"still running, with {BYTES_PER_CALL / 1e9:g} GB of memory filled"
+            if self.reason:
+                interrupt_main()  # again and again: in a callback of the garbage collector one is swallowed
 
     def stop(self) -> None:
-        with self._lock:
-            self._done.set()
-        if self.reason:
-            time.sleep(0.05)  # an interrupt that is still on its way arrives here
+        while True:
+            try:
+                self._done.set()
+                if self.reason:
+                    self._thread.join()
+                    time.sleep(0.01)  # an interrupt that is still on its way arrives here
+                return
+            except KeyboardInterrupt:
+                if not self.reason:
+                    raise
 
     def start(self) -> None:
         self._thread.start()
@@ -199,6 +200,8 @@ def _call_in_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> A
     if threading.current_thread() is not threading.main_thread():
         return function(*arguments)  # only the main thread can be interrupted
     alarm = _Alarm()
+    # Other programs in the process may have left a handler that swallows the interrupt; then nothing would stop.
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         alarm.start()
         try:
@@ -208,6 +211,8 @@ def _call_in_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> A
     except KeyboardInterrupt:
         if not alarm.reason:
             raise
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if earlier is None else earlier)
     if alarm.reason:
         raise TimeoutError(f"{alarm.reason}; look for a loop that never ends")
     return result

@@ -108,8 +108,10 @@ def slice_documents(documents: Sequence[Document], max_bytes: int) -> list[Docum
 
     Documents are taken in the order of a hash of their names. User-style documents keep their share of the text, and
     get at least a quarter of the slice as far as there are that many. A document over a twentieth of its share is
-    left out, so that no single file fills the slice.
+    left out, so that no single file fills the slice. What is not larger than `max_bytes` stays whole.
     """
+    if sum(len(document.content.encode()) for document in documents) <= max_bytes:
+        return list(documents)
     chosen = []
     for split in SPLITS:
         cap = max_bytes // VALIDATION_SHARE if split == "validation" else max_bytes - max_bytes // VALIDATION_SHARE

@@ -2,10 +2,12 @@
 
 import argparse
 import ast
+import gc
 import inspect
 import itertools
 import math
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 
 from course_utils import counterexamples, exercises
 from course_utils.counterexamples import equal
-from course_utils.data.corpus import Location
+from course_utils.data.corpus import COLUMNS, Location
 from course_utils.exercise_catalog import all_exercises
 from course_utils.exercises import Exercise, check, show, solution
 
@@ -359,6 +361,42 @@ def test_no_value_and_no_constant_function_raises(exercise_id, value, results):
     assert check(exercise_id, lambda *arguments: next(turns)) in (True, False, None)
 
 
+def test_endless_answer_is_stopped_whatever_handles_interrupts(monkeypatch):
+    monkeypatch.setattr(counterexamples, "SECONDS_PER_CALL", 0.5)
+    earlier = signal.signal(signal.SIGINT, lambda number, frame: None)  # as an event loop may leave behind
+    try:
+        with pytest.raises(TimeoutError, match="still running"):
+            counterexamples._call_in_time(endless_cut, ([[1, 2, 3]], 0, 1))
+        assert signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, earlier)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+def test_endless_answer_is_stopped_though_a_garbage_collection_swallows_the_interrupt(monkeypatch):
+    monkeypatch.setattr(counterexamples, "SECONDS_PER_CALL", 0.5)
+    swallowed = []
+
+    def slow_callback(phase, info):
+        try:
+            time.sleep(0.2)
+        except KeyboardInterrupt:
+            swallowed.append(phase)
+            gc.callbacks.remove(slow_callback)
+
+    def endless():
+        while True:
+            gc.collect(0)
+
+    gc.callbacks.append(slow_callback)
+    try:
+        with pytest.raises(TimeoutError, match="still running"):
+            counterexamples._call_in_time(endless, ())
+    finally:
+        if slow_callback in gc.callbacks:
+            gc.callbacks.remove(slow_callback)
+    assert len(swallowed) == 1
+
+
 @pytest.mark.usefixtures("_impatient")
 def test_endless_answer_is_stopped_and_the_users_interrupt_passes(capsys):
     def endless(string):
@@ -432,7 +470,8 @@ def write_corpus(folder, column="content", **splits):
     for split, contents in splits.items():
         path = folder / "data" / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Dataset.from_dict({column: contents}).to_parquet(path)
+        columns = {name: [name] * len(contents) for name in COLUMNS if name != "content"}
+        Dataset.from_dict(columns | {column: contents}).to_parquet(path)
     return folder
 
 
