@@ -30,6 +30,10 @@ from course_utils.exercises import Exercise, check, show, solution
 TO_WRITE = sorted(id for id, exercise in all_exercises().items() if exercise.reference is not None)
 
 
+# hypothesis listens to the garbage collector; an interrupt that lands there is lost, and the next one stops the answer.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(autouse=True)
 def _first_try():
     exercises._tries.clear()
