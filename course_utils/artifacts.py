@@ -38,6 +38,7 @@ from course_utils.profiles import PROFILES, Profile
 from course_utils.training import pretraining
 
 REPORT = "report.json"
+PACKED = "sequences.arrow"
 REPORT_FIELDS = ("documents", "tokens", "tokens_lost", "text_bytes")
 REFERENCES = Path(__file__).parent / "training" / "references"
 
@@ -169,33 +170,39 @@ def packed_data(profile: Profile) -> pretraining.PackedData:
 
     The validation rows are at most `eval_sequences`, taken evenly from all held-out projects.
     """
-    folder = _packed(profile).path
-    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))["validation"]
-    validation = Dataset.from_file(str(folder / "validation.arrow"))
+    train = Dataset.from_file(str(_packed(profile, "train").path / PACKED)).with_format("torch")
+    return pretraining.PackedData(train, **_held_out(profile))
+
+
+def streamed_data(profile: Profile) -> pretraining.PackedData:
+    """Like `packed_data`, but `train` is a stream of documents, to be tokenized and packed while training (C4)."""
+    return pretraining.PackedData(clean_corpus(profile).load("train", streaming=True), **_held_out(profile))
+
+
+def _held_out(profile: Profile) -> dict[str, Any]:
+    folder = _packed(profile, "validation").path
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    validation = Dataset.from_file(str(folder / PACKED))
     count = min(profile.eval_sequences, len(validation))
     rows = [i * len(validation) // count for i in range(count)]
-    return pretraining.PackedData(
-        train=Dataset.from_file(str(folder / "train.arrow")).with_format("torch"),
-        validation=validation.select(rows).with_format("torch"),
-        validation_tokens=report["tokens"],
-        validation_bytes=report["text_bytes"],
-    )
+    return {
+        "validation": validation.select(rows).with_format("torch"),
+        "validation_tokens": report["tokens"],
+        "validation_bytes": report["text_bytes"],
+    }
 
 
-def _packed(profile: Profile) -> cache.Artifact:
+def _packed(profile: Profile, split: str) -> cache.Artifact:
     clean, tokenizer = clean_corpus(profile), _tokenizer(profile)
 
     def build(folder: Path) -> None:
         loaded = tokenization.load_tokenizer(tokenizer.path)
-        reports = {}
-        for split in ("train", "validation"):
-            target = folder / f"{split}.arrow"
-            packed = packing.pack_dataset(clean.load(split), loaded, profile.context_length, target)
-            reports[split] = {name: getattr(packed, name) for name in REPORT_FIELDS}
-        _write_json(folder / REPORT, reports)
+        packed = packing.pack_dataset(clean.load(split), loaded, profile.context_length, folder / PACKED)
+        _write_json(folder / REPORT, {name: getattr(packed, name) for name in REPORT_FIELDS})
 
     key = {
         "from": _identity(clean),
+        "split": split,
         "tokenizer": tokenizer.digest,
         "context_length": profile.context_length,
         "code": cache.code_fingerprint(packing, encoding),
@@ -243,7 +250,7 @@ def _trainer_factory(profile: Profile):
 
 def _model_key(profile: Profile) -> dict[str, Any]:
     return {
-        "data": _packed(profile).digest,
+        "data": [_packed(profile, split).digest for split in ("train", "validation")],
         "profile": asdict(replace(profile, push_to_hub=False)),
         "device": choose_device().type,
         "precision": choose_precision().name,

@@ -80,7 +80,7 @@ def _folder(name: str, key: Mapping[str, Any]) -> Path:
 
 def exists(name: str, key: Mapping[str, Any]) -> bool:
     """Say whether the artifact `name` made from `key` is there and intact."""
-    return _damage(_folder(name, key)) is None
+    return _damage_once(_folder(name, key)) is None
 
 
 def build_once(
@@ -96,10 +96,10 @@ def build_once(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder, name, say):
-            damage = _damage(folder)
-            if damage is not None:
+            found = _damage_once(folder)
+            if found is not None:
                 if folder.exists():
-                    say(f"The saved {name} is damaged ({damage}). It is built again.")
+                    say(f"The saved {name} is damaged ({found}). It is built again.")
                 _build(folder, key, build)
     except Exception as error:  # a full disk makes every library raise something else
         explanation = _explained(error, folder)
@@ -131,9 +131,7 @@ def _build(folder: Path, key: Mapping[str, Any], build: Callable[[Path], Any]) -
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
         build(temporary)
-        files = {p.relative_to(temporary).as_posix(): _checksum(p) for p in _files(temporary)}
-        seal = json.dumps({"key": key, "files": files}, indent=1, sort_keys=True)
-        (temporary / SEAL).write_text(seal + "\n", encoding="utf-8", newline="\n")
+        seal(temporary, key)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -142,15 +140,20 @@ def _build(folder: Path, key: Mapping[str, Any], build: Callable[[Path], Any]) -
     _verified[folder] = (folder / SEAL).stat().st_mtime_ns
 
 
-def _damage(folder: Path) -> str | None:
-    """Say what is wrong with a folder: None if it is complete and unaltered."""
-    seal = folder / SEAL
-    if not seal.is_file():
+def seal(folder: Path, key: Mapping[str, Any]) -> None:
+    """List the files of a finished folder with their checksums, so that `damage` can tell whether it still is whole."""
+    files = {p.relative_to(folder).as_posix(): _checksum(p) for p in _files(folder)}
+    text = json.dumps({"key": key, "files": files}, indent=1, sort_keys=True)
+    (folder / SEAL).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def damage(folder: Path) -> str | None:
+    """Say what is wrong with a sealed folder: None if it is complete and unaltered."""
+    sealed = folder / SEAL
+    if not sealed.is_file():
         return "its list of files is missing"
-    if _verified.get(folder) == seal.stat().st_mtime_ns:
-        return None
     try:
-        files = json.loads(seal.read_text(encoding="utf-8"))["files"]
+        files = json.loads(sealed.read_text(encoding="utf-8"))["files"]
     except (ValueError, KeyError):
         return "its list of files cannot be read"
     for name, expected in files.items():
@@ -159,8 +162,18 @@ def _damage(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != expected["size"] or _checksum(path) != expected:
             return f"{name} has changed"
-    _verified[folder] = seal.stat().st_mtime_ns
     return None
+
+
+def _damage_once(folder: Path) -> str | None:
+    """Like `damage`, but an artifact that this process found whole is read only once."""
+    sealed = folder / SEAL
+    if sealed.is_file() and _verified.get(folder) == sealed.stat().st_mtime_ns:
+        return None
+    found = damage(folder)
+    if found is None:
+        _verified[folder] = sealed.stat().st_mtime_ns
+    return found
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -14,7 +14,8 @@ from typing import Any
 OTHER_VARIABLES = frozenset({"COURSE_PROFILE", "COURSE_HOME", "COURSE_SOURCE"})
 
 
-def _setting(default: Any, unit: str, text: str) -> Any:
+def setting(default: Any, unit: str, text: str) -> Any:
+    """Make a dataclass field that carries its unit and a sentence."""
     return field(default=default, metadata={"unit": unit, "text": text})
 
 
@@ -25,29 +26,29 @@ class Profile:
     Raises `ValueError` for a value outside its range.
     """
 
-    name: str = _setting("laptop", "-", "Name of the profile.")
-    code_corpus: str = _setting("pinned", "location", "Raw code: pinned, a folder, a data set or a Hub id.")
-    filtered_corpus: str = _setting("", "location", "Already filtered code; empty: notebook 01 builds it.")
-    small_sources: bool = _setting(False, "-", "Fetch only the small source distributions of the manifest.")
-    corpus_bytes: int = _setting(0, "bytes", "Cap on the raw text; 0 takes everything.")
-    sample_documents: int = _setting(1_000_000, "documents", "Most documents that a notebook looks at itself.")
-    library_share: float = _setting(1.0, "share", "Share of library files (not examples) kept for training.")
-    vocab_size: int = _setting(8192, "tokens", "Size of the tokenizer's vocabulary.")
-    context_length: int = _setting(128, "tokens", "Longest input of the model.")
-    model_layers: int = _setting(4, "blocks", "Transformer blocks.")
-    model_width: int = _setting(256, "dimensions", "Size of a token's vector.")
-    model_heads: int = _setting(4, "heads", "Attention heads per block.")
-    batch_size: int = _setting(16, "sequences", "Sequences per device and forward pass.")
-    accumulation_steps: int = _setting(1, "passes", "Forward passes per optimizer step.")
-    train_steps: int = _setting(1000, "optimizer steps", "Length of the training; -1 is one pass over the data.")
-    warmup_steps: int = _setting(100, "optimizer steps", "Steps in which the learning rate rises.")
-    learning_rate: float = _setting(1e-3, "-", "Peak learning rate.")
-    weight_decay: float = _setting(0.1, "-", "Decay of the weight matrices.")
-    eval_steps: int = _setting(100, "optimizer steps", "Distance between two evaluations.")
-    save_steps: int = _setting(100, "optimizer steps", "Distance between two checkpoints.")
-    eval_sequences: int = _setting(500, "sequences", "Held-out sequences per evaluation.")
-    seed: int = _setting(1, "-", "Seed of everything that is random.")
-    push_to_hub: bool = _setting(False, "-", "Push models to the Hub (needs a login).")
+    name: str = setting("laptop", "-", "Name of the profile.")
+    code_corpus: str = setting("pinned", "location", "Raw code: pinned, a folder, a data set or a Hub id.")
+    filtered_corpus: str = setting("", "location", "Already filtered code; empty: notebook 01 builds it.")
+    small_sources: bool = setting(False, "-", "Fetch only the small source distributions of the manifest.")
+    corpus_bytes: int = setting(0, "bytes", "Cap on the raw text; 0 takes everything.")
+    sample_documents: int = setting(1_000_000, "documents", "Most documents that a notebook looks at itself.")
+    library_share: float = setting(1.0, "share", "Share of library files (not examples) kept for training.")
+    vocab_size: int = setting(8192, "tokens", "Size of the tokenizer's vocabulary.")
+    context_length: int = setting(128, "tokens", "Longest input of the model.")
+    model_layers: int = setting(4, "blocks", "Transformer blocks.")
+    model_width: int = setting(256, "dimensions", "Size of a token's vector.")
+    model_heads: int = setting(4, "heads", "Attention heads per block.")
+    batch_size: int = setting(16, "sequences", "Sequences per device and forward pass.")
+    accumulation_steps: int = setting(1, "passes", "Forward passes per optimizer step.")
+    train_steps: int = setting(1000, "optimizer steps", "Length of the training; -1 is one pass over the data.")
+    warmup_steps: int = setting(100, "optimizer steps", "Steps in which the learning rate rises.")
+    learning_rate: float = setting(1e-3, "-", "Peak learning rate.")
+    weight_decay: float = setting(0.1, "-", "Decay of the weight matrices.")
+    eval_steps: int = setting(100, "optimizer steps", "Distance between two evaluations.")
+    save_steps: int = setting(100, "optimizer steps", "Distance between two checkpoints.")
+    eval_sequences: int = setting(500, "sequences", "Held-out sequences per evaluation.")
+    seed: int = setting(1, "-", "Seed of everything that is random.")
+    push_to_hub: bool = setting(False, "-", "Push models to the Hub (needs a login).")
 
     def __post_init__(self) -> None:
         """Refuse impossible values early, each with its remedy."""

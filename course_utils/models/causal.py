@@ -1,5 +1,7 @@
 """Causal language models of the library, made fresh from a configuration; weights by hand are another module."""
 
+from typing import Any
+
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -14,12 +16,16 @@ TUTORIAL_MODELS = {
 
 
 def gpt2_config(
-    vocab_size: int, context_length: int, layers: int, width: int, heads: int, dropout: float = 0.1, **special: int
+    vocab_size: int, context_length: int, layers: int, width: int, heads: int, dropout: float = 0.1, **options: Any
 ) -> GPT2Config:
-    """Configure a GPT-2 of any size; `special` are token ids such as `eos_token_id` (the library's are GPT-2's own).
+    """Configure a GPT-2 of any size; `options` are token ids such as `eos_token_id` (the library's are GPT-2's own),
+    and switches of the library's configuration.
 
-    The context goes into `n_positions`: `n_ctx`, which older tutorials set, is ignored by the library.
+    The context goes into `n_positions`: `n_ctx`, which older tutorials set, is ignored by the library. So is
+    `reorder_and_upcast_attn`, except in its eager attention, which is therefore chosen with it.
     """
+    if options.get("reorder_and_upcast_attn"):
+        options["attn_implementation"] = "eager"
     return GPT2Config(
         vocab_size=vocab_size,
         n_positions=context_length,
@@ -29,14 +35,16 @@ def gpt2_config(
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=dropout,
-        **({"bos_token_id": None, "eos_token_id": None} | special),
+        **({"bos_token_id": None, "eos_token_id": None} | options),
     )
 
 
 def build_causal_lm(
-    profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None, dropout: float = 0.0
+    profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None, dropout: float = 0.0, **options: Any
 ) -> GPT2LMHeadModel:
     """Make a GPT-2 with fresh weights, sized by the profile and by the tokenizer if one is given.
+
+    `options` are switches of the library's configuration.
 
     Weights depend on the profile's seed alone. Dropout is off by default: a model that sees its data about once cannot
     learn it by heart. Raises `ValueError` if the tokenizer cannot feed the model.
@@ -59,6 +67,7 @@ def build_causal_lm(
         profile.model_heads,
         dropout,
         **special,
+        **options,
     )
     set_seed(profile.seed)
     return with_causal_loss(GPT2LMHeadModel(config))

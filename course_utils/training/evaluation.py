@@ -1,6 +1,57 @@
 """From a loss to numbers that can be compared: perplexity and bits per byte."""
 
 import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from course_utils.training.losses import IGNORED, predicted_tokens, token_losses
+
+
+class Evaluation(NamedTuple):
+    """Loss in nats per token, perplexity, and bits per byte (NaN where the text's length is not known)."""
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+
+
+@torch.no_grad()
+def evaluate(
+    model: torch.nn.Module, dataloader: Any, accelerator: Any, tokens_per_byte: float | None = None
+) -> Evaluation:
+    """Measure a causal language model on held-out data: every predicted token counts once (A15).
+
+    Sums of losses and numbers of tokens are gathered from all processes, without the rows that Accelerate repeats to
+    fill the last batch, and divided at the end: batches of unequal length change nothing. `tokens_per_byte` (tokens
+    over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in. Raises
+    `ValueError` if there is nothing to predict.
+    """
+    was_training = model.training
+    model.eval()
+    total = tokens = 0.0
+    for batch in dataloader:
+        labels = _labels(batch)
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        sums = token_losses(labels, logits.float()).sum(1)
+        sums, counts = accelerator.gather_for_metrics((sums, predicted_tokens(labels)))  # (B,) each, of all processes
+        total += sums.cpu().double().sum().item()
+        tokens += counts.sum().item()
+    model.train(was_training)
+    if tokens == 0:
+        raise ValueError("there is nothing to evaluate: the data loader holds no token to predict.")
+    loss = total / tokens
+    bits = math.nan if tokens_per_byte is None else loss / math.log(2) * tokens_per_byte
+    return Evaluation(loss, perplexity(loss), bits)
+
+
+def _labels(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Labels of a batch; without any, the inputs are the labels, and padding is ignored."""
+    if "labels" in batch:
+        return batch["labels"]
+    mask = batch.get("attention_mask")
+    return batch["input_ids"] if mask is None else batch["input_ids"].masked_fill(mask == 0, IGNORED)
 
 
 def perplexity(loss: float) -> float:

@@ -1,16 +1,14 @@
 """Pretraining with the library's Trainer: settings, one run that can be interrupted, and what it records."""
 
-import contextlib
 import json
-import logging
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import (
     DataCollatorForLanguageModeling,
     PreTrainedModel,
@@ -25,18 +23,27 @@ from course_utils.environment import Precision, choose_device, choose_precision
 from course_utils.models.causal import build_causal_lm, check_context
 from course_utils.profiles import Profile
 from course_utils.training.evaluation import bits_per_byte
+from course_utils.training.tracking import dropped_messages
 
 HISTORY = "history.json"
 
 
 @dataclass(frozen=True)
 class PackedData:
-    """Sequences for training and for evaluation, and the length of the held-out text in both units."""
+    """Sequences for training and for evaluation, and the length of the held-out text in both units.
 
-    train: Dataset
+    For a loop that packs while it trains, `train` is a stream of documents instead.
+    """
+
+    train: Dataset | IterableDataset
     validation: Dataset
     validation_tokens: int
     validation_bytes: int
+
+    @property
+    def tokens_per_byte(self) -> float:
+        """Tokens over UTF-8 bytes of the held-out text."""
+        return self.validation_tokens / self.validation_bytes
 
     def bits_per_byte(self, loss: float) -> float:
         """Convert a held-out loss (nats per token)."""
@@ -152,24 +159,10 @@ def train(
     trainer.args.eval_on_start = checkpoint is None  # a resumed run was evaluated before it stopped
     if stop_at is not None:
         trainer.add_callback(StopAt(stop_at))
-    with _quiet_about_tied_weights():
+    # A checkpoint lacks the output layer, which is the input table and saved once.
+    with dropped_messages("transformers.trainer", "lm_head.weight"):
         trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.model, trainer.state.log_history
-
-
-@contextlib.contextmanager
-def _quiet_about_tied_weights() -> Iterator[None]:
-    """Drop the warning that a checkpoint lacks the output layer: it is the input table, which is saved once."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "lm_head.weight" not in record.getMessage()
-
-    logger = logging.getLogger("transformers.trainer")
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
 
 
 def last_checkpoint(run_folder: Path) -> str | None:

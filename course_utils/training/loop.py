@@ -1,0 +1,365 @@
+"""The training loop with Accelerate: one set of functions for notebook, script and launcher.
+
+It does what the tutorials' loops do, and keeps four promises: accumulated micro-batches give the gradient of one large
+batch, any number of processes gives the same result as one, a killed run ends with the weights of an undisturbed one,
+and the learning rate counts optimizer steps. It knows nothing of the Hub: `on_checkpoint` is called where one is.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, ProjectConfiguration, set_seed
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
+
+from course_utils.data.packing import ConstantLengthDataset
+from course_utils.environment import Precision, choose_device, choose_precision
+from course_utils.models.causal import build_causal_lm
+from course_utils.training import checkpoints, tracking
+from course_utils.training.checkpoints import Position
+from course_utils.training.config import TrainConfig
+from course_utils.training.evaluation import Evaluation, evaluate
+from course_utils.training.loaders import create_dataloaders, set_epoch
+from course_utils.training.losses import LossSums, causal_loss_sums, choose_loss, keytoken_ids
+from course_utils.training.optimization import get_grouped_params, scale_gradients
+from course_utils.training.pretraining import PackedData
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no number any more."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step showed: loss over all its rows, gradient length before clipping, rate, tokens."""
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    tokens: int
+
+
+@dataclass
+class Run:
+    """Everything that one training needs, prepared; `position` says how far it is."""
+
+    config: TrainConfig
+    accelerator: Accelerator
+    precision: Precision
+    model: torch.nn.Module
+    optimizer: Any
+    scheduler: Any
+    train_loader: Any
+    eval_loader: Any
+    loss_sums: LossSums
+    total_steps: int
+    tokens_per_byte: float
+    position: Position = field(default_factory=Position)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Result of a training: steps done, the last evaluation, speed, and the log (one entry per line of the log)."""
+
+    steps: int
+    evaluation: Evaluation
+    tokens: int
+    tokens_per_second: float
+    history: list[dict[str, float]]
+
+
+def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerator, Precision]:
+    """Make the accelerator for a run, and return it with the number format it uses and why.
+
+    Raises `ValueError` or `ImportError` for a tracker that cannot be used.
+    """
+    tracking.check_tracker(config.tracker)
+    device = choose_device()
+    precision = _precision(config, device)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision={"fp32": "no"}.get(precision.name, precision.name),
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.profile.accumulation_steps),
+        dataloader_config=DataLoaderConfiguration(dispatch_batches=False, non_blocking=device.type == "cuda"),
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(Path(folder) / "logs")),
+    )
+    return accelerator, precision
+
+
+def _precision(config: TrainConfig, device: torch.device) -> Precision:
+    if config.precision == "auto":
+        return choose_precision(device)
+    if config.precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"fp16 needs a CUDA GPU, this is {device.type}; use precision auto, bf16 or fp32.")
+    return Precision(config.precision, "asked for")
+
+
+def prepare(
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: PackedData, accelerator: Accelerator,
+    precision: Precision,
+) -> Run:  # fmt: skip
+    """Build model, optimizer, schedule and loaders from the settings, and let Accelerate prepare them.
+
+    The schedule is not prepared: Accelerate would advance it once per process, and it counts optimizer steps.
+    """
+    profile = config.profile
+    model = build_model(config, tokenizer)
+    train = data.train if not config.stream else _stream(config, tokenizer, data)
+    train_loader, eval_loader = create_dataloaders(
+        train,
+        data.validation,
+        profile.batch_size,
+        processes=accelerator.num_processes,
+        accumulation_steps=profile.accumulation_steps,
+        num_workers=config.num_workers,
+        seed=profile.seed,
+    )
+    step_rows = profile.batch_size * accelerator.num_processes * profile.accumulation_steps
+    total_steps = config.total_steps(None if config.stream else -(-len(data.train) // step_rows))
+    optimizer = torch.optim.AdamW(get_grouped_params(model, profile.weight_decay), lr=profile.learning_rate)
+    scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps(total_steps), total_steps)
+    keytokens = keytoken_ids(tokenizer, config.keywords, accelerator.print) if config.keywords else []
+    model, optimizer, train_loader, eval_loader = accelerator.prepare(model, optimizer, train_loader, eval_loader)
+    accelerator.register_for_checkpointing(scheduler)
+    set_seed(profile.seed, device_specific=True)  # another dropout on every process
+    return Run(
+        config, accelerator, precision, model, optimizer, scheduler, train_loader, eval_loader,
+        choose_loss(keytokens, config.alpha), total_steps, data.tokens_per_byte,
+    )  # fmt: skip
+
+
+def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Make the model of a run with fresh weights; the options of E4 and E6 are switched on where asked for."""
+    options = {
+        name: True for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn") if getattr(config, name)
+    }
+    model = build_causal_lm(config.profile, tokenizer, config.dropout, **options)
+    model.config.use_cache = not config.gradient_checkpointing
+    if config.gradient_checkpointing:
+        # The first is the name since transformers 5.20; older versions know the second only.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return model
+
+
+def _stream(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: PackedData) -> ConstantLengthDataset:
+    documents = data.train
+    if config.shuffle_buffer:
+        documents = _shuffled(documents, config)
+    return ConstantLengthDataset(
+        tokenizer,
+        documents,
+        seq_length=config.profile.context_length,
+        num_of_sequences=config.buffer_sequences,
+        shuffle=True,
+        seed=config.profile.seed,
+        process_index=0,  # Accelerate shares out the rows
+        num_processes=1,
+    )
+
+
+def _shuffled(documents: Any, config: TrainConfig) -> Any:
+    # Newer versions of datasets read several files at once, and then wait 5 seconds at the end of each pass.
+    option = "max_buffer_input_shards"
+    one_file = {option: 1} if option in signature(documents.shuffle).parameters else {}
+    return documents.shuffle(seed=config.profile.seed, buffer_size=config.shuffle_buffer, **one_file)
+
+
+def batches(loader: Any, position: Position, infinite: bool = True) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches from where `position` stands, pass after pass, and keep it up to date.
+
+    Raises `ValueError` for a pass without batches.
+    """
+    while True:
+        set_epoch(loader, position.epoch)
+        rest = skip_first_batches(loader, position.batch) if position.batch else loader
+        set_epoch(rest, position.epoch)
+        for batch in rest:
+            position.batch += 1  # before it is used: a checkpoint that follows must not repeat it
+            yield batch
+        if position.batch == 0:
+            raise ValueError("the training data hold less than one sequence; give more text.")
+        position.epoch, position.batch = position.epoch + 1, 0
+        if not infinite:
+            return
+
+
+def optimizer_steps(run: Run) -> Iterator[StepResult]:
+    """Train, and yield after each optimizer step.
+
+    The losses of a step are added up over its micro-batches and processes and divided once, by the sum of all weights.
+    So a short last batch, padding or unequal weights give the gradient that one large batch would give.
+    """
+    accelerator, model, optimizer = run.accelerator, run.model, run.optimizer
+    profile = run.config.profile
+    # A constant near the final divisor keeps the numbers small, which fp16 needs.
+    rough = profile.batch_size * (profile.context_length - 1 if run.loss_sums is causal_loss_sums else 1)
+    undo = rough * accelerator.num_processes * accelerator.gradient_accumulation_steps  # what the means divided by
+    sums = torch.zeros(3, device=accelerator.device)  # losses, weights, tokens of this process
+    model.train()
+    for batch in batches(run.train_loader, run.position, run.config.infinite):
+        with accelerator.accumulate(model):
+            labels = batch["labels"]
+            logits = model(input_ids=batch["input_ids"]).logits  # (B, T, V)
+            loss, weight = run.loss_sums(labels, logits)
+            accelerator.backward(loss / rough)
+            sums += torch.stack([loss.detach(), weight, (labels >= 0).sum()])
+            if accelerator.sync_gradients:
+                total, weight, tokens = accelerator.reduce(sums, "sum")
+                scale_gradients(model, undo / weight)
+                norm = accelerator.clip_grad_norm_(model.parameters(), run.config.max_grad_norm)
+                sums = torch.zeros_like(sums)
+            optimizer.step()  # Accelerate lets it pass until the gradients are complete
+            optimizer.zero_grad()
+        if accelerator.sync_gradients:
+            used = run.scheduler.get_last_lr()[0]
+            if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients are too large
+                run.scheduler.step()
+            yield StepResult((total / weight).item(), float(norm), used, int(tokens))
+
+
+class _Meter:
+    """Time and losses between two lines of the log."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.losses, self.last = run, [], None
+        self.tokens = self.seconds = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock again: evaluation and checkpoints are no training time."""
+        self.clock = time.perf_counter()
+
+    def add(self, result: StepResult) -> None:
+        """Count one optimizer step."""
+        now = time.perf_counter()
+        self.losses.append(result.loss)
+        self.last = result
+        self.tokens += result.tokens
+        self.seconds += now - self.clock
+        self.run.position.seconds += now - self.clock
+        self.clock = now
+
+    def report(self) -> dict[str, float]:
+        """Log the line and begin the next."""
+        metrics = {
+            "loss": sum(self.losses) / len(self.losses),
+            "learning_rate": self.last.learning_rate,
+            "gradient_norm": self.last.gradient_norm,
+            "tokens_seen": self.run.position.tokens,
+            "tokens_per_second": self.tokens / self.seconds,
+            "memory_gb": tracking.memory_gb(self.run.accelerator.device),
+        }
+        tracking.log_metrics(self.run.position.step, metrics)
+        self.losses, self.tokens, self.seconds = [], 0.0, 0.0
+        return {"step": self.run.position.step, **metrics}
+
+
+def train(
+    run: Run,
+    folder: Path,
+    resume: Path | None = None,
+    on_checkpoint: Callable[[Path, int], None] | None = None,
+    show_progress: bool = True,
+) -> Summary:
+    """Train a prepared run to its last step, going on from the checkpoint `resume` if one is given.
+
+    Evaluates, logs and writes checkpoints to `folder/checkpoints` at the distances of the settings, and at the end.
+    `on_checkpoint(path, step)` is called on the main process after each checkpoint. Raises `TrainingDiverged` when
+    the loss is no number; the checkpoints before stay.
+    """
+    if resume is not None:
+        run.position, run.history = checkpoints.load(run.accelerator, resume, run.config)
+        tracking.current_run().logger.info("going on from %s", resume)
+    position, distances = run.position, run.config.profile
+    evaluated = saved = position.step if resume is not None else None
+    if resume is None:
+        evaluated = _evaluate(run)
+    meter = _Meter(run)
+    with _progress(run, show_progress) as bar:
+        for result in optimizer_steps(run) if position.step < run.total_steps else ():
+            position.step += 1
+            position.tokens += result.tokens
+            _check_finite(run, result, folder)
+            meter.add(result)
+            bar.update()
+            if position.step % run.config.log_steps == 0:
+                run.history.append(meter.report())
+            if position.step % distances.eval_steps == 0:
+                evaluated = _evaluate(run)
+            if position.step % distances.save_steps == 0:
+                saved = _save(run, folder, on_checkpoint)
+            meter.restart()
+            if position.step == run.total_steps:
+                break
+    if evaluated != position.step:
+        _evaluate(run)
+    if saved != position.step:
+        _save(run, folder, on_checkpoint)
+    return _summary(run)
+
+
+def _progress(run: Run, show: bool) -> tqdm:
+    shown = show and run.accelerator.is_main_process
+    step = run.position.step
+    return tqdm(total=run.total_steps, initial=step, unit=" steps", desc="training", disable=not shown)
+
+
+def _check_finite(run: Run, result: StepResult, folder: Path) -> None:
+    scaled = run.accelerator.scaler is not None  # then a step with too large gradients was skipped, and is no harm
+    if math.isfinite(result.loss) and (scaled or math.isfinite(result.gradient_norm)):
+        return
+    last = checkpoints.find_last(folder / "checkpoints", run.accelerator.print)
+    raise TrainingDiverged(
+        f"step {run.position.step} of {run.total_steps} (pass {run.position.epoch + 1}, batch {run.position.batch}): "
+        f"the loss is {result.loss} and the length of the gradient {result.gradient_norm}, at a learning rate of "
+        f"{result.learning_rate:.3g}. The training stops here. Last good checkpoint: {last or 'none yet'}. "
+        "A lower learning rate, a longer warm-up or precision fp32 usually help."
+    )
+
+
+def _save(run: Run, folder: Path, on_checkpoint: Callable[[Path, int], None] | None) -> int:
+    written = checkpoints.save(run.accelerator, folder / "checkpoints", run.position, run.config, run.history)
+    if on_checkpoint is not None and run.accelerator.is_main_process:
+        on_checkpoint(written, run.position.step)
+    return run.position.step
+
+
+def _evaluate(run: Run) -> int:
+    result = evaluate(run.model, run.eval_loader, run.accelerator, run.tokens_per_byte)
+    metrics = {f"eval_{name}": value for name, value in result._asdict().items()}
+    tracking.log_metrics(run.position.step, metrics)
+    run.history.append({"step": run.position.step, "tokens_seen": run.position.tokens, **metrics})
+    return run.position.step
+
+
+def _summary(run: Run) -> Summary:
+    last = [entry for entry in run.history if "eval_loss" in entry][-1]
+    evaluation = Evaluation(*(last[f"eval_{name}"] for name in Evaluation._fields))
+    speed = run.position.tokens / run.position.seconds
+    return Summary(run.position.step, evaluation, run.position.tokens, speed, run.history)
+
+
+def save_final(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+    """Write weights, configuration and tokenizer to `folder/final`, as `from_pretrained` reads them."""
+    final, temporary = folder / "final", folder / "final.tmp"
+    if run.accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        model = run.accelerator.unwrap_model(run.model)
+        model.config.use_cache = True
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    run.accelerator.wait_for_everyone()
+    return final

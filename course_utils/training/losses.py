@@ -1,0 +1,123 @@
+"""Losses of a causal language model, as sums with their weights, so that batches can be added up before dividing.
+
+A mean of means is only right where all batches weigh the same. So every loss here is first a pair (sum, weight); the
+loop adds pairs over micro-batches and processes, and divides once.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100  # label of a position that no loss counts: padding, and rows that only fill up a batch
+KEYWORDS = ("plt", "pd", "sk", "fit", "predict")
+
+# (labels (B, T), logits (B, T, V)) -> (sum of the losses, sum of their weights), both scalars
+LossSums = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def keytoken_ids(tokenizer: Any, keywords: Iterable[str] = KEYWORDS, say: Callable[[str], None] = print) -> list[int]:
+    """Return the ids of those keywords that are one token, each with and without a leading space (A12).
+
+    `say` names the others. Raises `ValueError` if no keyword is a single token, since the loss would have no weights.
+    """
+    forms = [form for keyword in keywords for form in (keyword, f" {keyword}")]
+    ids = {form: tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms}
+    several = [repr(form) for form, tokens in ids.items() if len(tokens) != 1]
+    single = list(dict.fromkeys(tokens[0] for tokens in ids.values() if len(tokens) == 1))
+    if not single:
+        raise ValueError(
+            f"none of {', '.join(map(repr, forms)) or 'no keywords'} is a single token of this tokenizer. Choose words "
+            "that are frequent in its training text, or train a tokenizer with a larger vocabulary."
+        )
+    if several:
+        say(f"Not a single token, so left out: {', '.join(several)}")
+    return single
+
+
+def token_losses(labels: Tensor, logits: Tensor) -> Tensor:
+    """Cross-entropy of every position with the token that follows it; 0 where nothing follows.
+
+    labels (B, T), logits (B, T, V) -> losses (B, T) in nats. The labels are moved, not the logits: a copy of these,
+    as (B, T - 1, V), would cost more memory than anything else in a training step.
+    """
+    following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # (B, T)
+    losses = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none", ignore_index=IGNORED)
+    return losses.view_as(labels)
+
+
+def predicted_tokens(labels: Tensor) -> Tensor:
+    """Number of tokens in each row that a model has to predict: all but the first and the ignored ones, (B,)."""
+    return (labels[:, 1:] != IGNORED).sum(1)
+
+
+def causal_loss_sums(labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Plain cross-entropy: the sum over all predicted tokens, and their number."""
+    return token_losses(labels, logits).sum(), predicted_tokens(labels).sum()
+
+
+def keytoken_loss_sums(
+    labels: Tensor, logits: Tensor, keytoken_ids: Sequence[int] | Tensor, alpha: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Weighted cross-entropy: each row's mean loss times its weight, summed, and the sum of the weights.
+
+    A row weighs 1, and `alpha` more for every key token in it. A row with nothing to predict weighs 0.
+    """
+    row_losses, counts = _row_means(labels, logits), _count(labels, keytoken_ids)  # (B,), (B,)
+    weights = (1.0 + alpha * counts) * (predicted_tokens(labels) > 0)
+    return (row_losses * weights).sum(), weights.sum()
+
+
+def keytoken_weighted_loss(
+    inputs: Tensor,
+    logits: Tensor,
+    keytoken_ids: Sequence[int] | Tensor,
+    alpha: float = 1.0,
+    normalize: bool = True,
+    ignore_index: int = IGNORED,
+) -> Tensor:
+    """Cross-entropy in which rows with key tokens count more (A13); a scalar, in nats per token.
+
+    inputs (B, T) token ids, logits (B, T, V). Positions whose id is `ignore_index` are padding: they count nowhere.
+    Normalised, a row weighs 1 + alpha x its key tokens, and the sum of the weights divides: alpha = 0 is the plain
+    mean of the rows. With `normalize=False` it is the tutorial's formula, bit for bit: a row weighs alpha x (1 + its
+    key tokens) and the number of rows divides, so that alpha only scales the loss. Raises `ValueError` for shapes
+    that do not fit, for no key tokens and for negative `alpha`. (Tutorial: "Training a causal language model from
+    scratch".)
+    """
+    _check_arguments(inputs, logits, keytoken_ids, alpha)
+    labels = inputs if ignore_index == IGNORED else inputs.masked_fill(inputs == ignore_index, IGNORED)
+    if not normalize:
+        weights = alpha * (1.0 + _count(labels, keytoken_ids))
+        return (_row_means(labels, logits) * weights).mean()
+    total, weight = keytoken_loss_sums(labels, logits, keytoken_ids, alpha)
+    return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)  # 0 where there is nothing to predict
+
+
+def choose_loss(keytokens: Sequence[int], alpha: float) -> LossSums:
+    """Return the weighted loss, or the plain one if there are no key tokens."""
+    return partial(keytoken_loss_sums, keytoken_ids=keytokens, alpha=alpha) if keytokens else causal_loss_sums
+
+
+def _row_means(labels: Tensor, logits: Tensor) -> Tensor:
+    return token_losses(labels, logits)[:, :-1].sum(1) / predicted_tokens(labels).clamp(min=1)
+
+
+def _count(labels: Tensor, keytoken_ids: Sequence[int] | Tensor) -> Tensor:
+    """Count the key tokens of each row, (B,) float."""
+    return torch.isin(labels, torch.as_tensor(keytoken_ids, device=labels.device)).sum(1).float()
+
+
+def _check_arguments(inputs: Tensor, logits: Tensor, keytoken_ids: Sequence[int] | Tensor, alpha: float) -> None:
+    if inputs.ndim != 2 or logits.ndim != 3 or inputs.shape != logits.shape[:2]:
+        raise ValueError(
+            f"inputs {tuple(inputs.shape)} and logits {tuple(logits.shape)} do not fit: "
+            "give token ids (B, T) and the model's logits for them (B, T, V)."
+        )
+    if len(keytoken_ids) == 0:
+        raise ValueError("there are no key tokens; take them from keytoken_ids(tokenizer, keywords).")
+    if alpha < 0:
+        raise ValueError(f"alpha is {alpha}, but a weight cannot be negative; use 0 for the plain loss.")

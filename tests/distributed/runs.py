@@ -1,0 +1,37 @@
+"""Runs that tests start: in this process, or in one that is killed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from course_utils.profiles import PROFILES
+from course_utils.training.config import TrainConfig
+
+SMALL = replace(
+    PROFILES["tiny"],
+    context_length=32,
+    model_layers=1,
+    model_width=32,
+    model_heads=2,
+    batch_size=4,
+    train_steps=60,
+    warmup_steps=10,
+    eval_steps=30,
+    save_steps=30,
+    eval_sequences=40,
+)
+
+
+def small_config(profile=None, **settings) -> TrainConfig:
+    """Return settings of a run of a second; `profile` changes the profile's values."""
+    settings = {"tracker": "none", "precision": "fp32"} | settings
+    return TrainConfig(replace(SMALL, **(profile or {})), **settings)
+
+
+def train_in_child(config: TrainConfig, folder: Path) -> None:
+    """Run a training that the parent may kill at any moment."""
+    from course_utils.train import run_training
+
+    torch.set_num_threads(1)
+    run_training(config, folder, resume="auto", show_progress=False)

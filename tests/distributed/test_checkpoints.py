@@ -1,0 +1,154 @@
+"""Checkpoints: damaged ones are skipped, foreign ones refused, old ones removed."""
+
+from dataclasses import replace
+
+import pytest
+from runs import small_config
+
+from course_utils.train import run_training
+from course_utils.training import checkpoints
+from course_utils.training.config import PRESETS, TrainConfig, describe
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run of 60 steps with checkpoints at 20, 40 and 60."""
+    config = small_config({"save_steps": 20, "eval_steps": 20}, dropout=0.1, keep_checkpoints=3)
+    run_training(config, tmp_path / "run", show_progress=False)
+    return tmp_path / "run", config
+
+
+def weights(folder):
+    return (folder / "final" / "model.safetensors").read_bytes()
+
+
+def damage_in_every_way(checkpoint):
+    """Yield descriptions after each way to damage a checkpoint, and mend it again."""
+    for file in sorted(p for p in checkpoint.iterdir()):
+        content = file.read_bytes()
+        for altered in (content[:-1], bytes([content[0] ^ 1]) + content[1:], b""):
+            file.write_bytes(altered)
+            yield file.name
+        file.unlink()
+        yield file.name
+        file.write_bytes(content)
+
+
+def test_a_torn_or_altered_checkpoint_is_skipped_with_a_message(finished):
+    folder, _ = finished
+    newest = folder / "checkpoints" / "step-00000060"
+    assert checkpoints.find_last(folder / "checkpoints") == newest
+    files = set()
+    for name in damage_in_every_way(newest):
+        said = []
+        if name == "artifact.json" and newest.joinpath(name).is_file():
+            continue  # a changed list of checksums is a list of other checksums; see the next test
+        assert checkpoints.find_last(folder / "checkpoints", said.append).name == "step-00000040", name
+        assert "step-00000060 is damaged" in said[0]
+        files.add(name)
+    assert {"model.safetensors", "optimizer.bin", "random_states_0.pkl", "run.json", "custom_checkpoint_0.pkl"} <= files
+
+
+def test_a_torn_list_of_checksums_is_damage_too(finished):
+    folder, _ = finished
+    seal = folder / "checkpoints" / "step-00000060" / "artifact.json"
+    seal.write_bytes(seal.read_bytes()[:40])
+    assert checkpoints.find_last(folder / "checkpoints").name == "step-00000040"
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, capsys):
+    folder, config = finished
+    before = weights(folder)
+    damaged = folder / "checkpoints" / "step-00000060" / "optimizer.bin"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    run_training(config, folder, resume="auto", show_progress=False)
+    said = capsys.readouterr().out
+    assert "step-00000060 is damaged (optimizer.bin has changed); the one before is used." in said
+    assert "going on from" in said
+    assert weights(folder) == before
+    assert checkpoints.find_last(folder / "checkpoints").name == "step-00000060"
+
+
+def test_only_the_last_n_are_kept(tmp_path):
+    config = small_config({"save_steps": 5, "eval_steps": 5}, keep_checkpoints=2)
+    seen = []
+    run_training(config, tmp_path, on_checkpoint=lambda path, step: seen.append((path.name, step)), show_progress=False)
+    assert [step for _, step in seen] == list(range(5, 61, 5))
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000055", "step-00000060"]
+
+
+def test_a_finished_run_resumed_trains_no_further_and_keeps_its_log(finished, capsys):
+    folder, config = finished
+    before = weights(folder)
+    summary = run_training(config, folder, resume="auto", show_progress=False)
+    assert summary.steps == 60
+    assert weights(folder) == before
+    assert [entry["step"] for entry in summary.history if "eval_loss" in entry] == [0, 20, 40, 60]
+
+
+def test_a_checkpoint_of_other_settings_is_refused_and_the_differences_named(finished):
+    folder, config = finished
+    other = replace(config, dropout=0.2, profile=replace(config.profile, learning_rate=1e-4, seed=5))
+    with pytest.raises(ValueError, match="written by a run with other settings") as error:
+        run_training(other, folder, resume="auto", show_progress=False)
+    for part in ("dropout: 0.1 in the checkpoint, 0.2 now", "profile.learning_rate: 0.003", "profile.seed: 1"):
+        assert part in str(error.value)
+    assert "profile.model_width" not in str(error.value)
+    harmless = replace(config, log_steps=7, keep_checkpoints=1)
+    run_training(harmless, folder, resume="auto", show_progress=False)
+
+
+def test_another_number_of_processes_is_refused(finished):
+    _, config = finished
+    saved = {"config": config.as_dict(), "processes": 2}
+    with pytest.raises(ValueError, match="processes: 2 in the checkpoint, 1 now"):
+        checkpoints.check_same_run("step", saved, config, 1)
+
+
+def test_an_old_run_is_not_written_over(finished):
+    folder, config = finished
+    with pytest.raises(ValueError, match="already holds checkpoints, the newest is step-00000060"):
+        run_training(config, folder, show_progress=False)
+
+
+def test_resume_with_nothing_there_starts_from_the_beginning_and_says_so(tmp_path, capsys):
+    run_training(small_config({"train_steps": 5}), tmp_path / "new", resume="auto", show_progress=False)
+    assert "nothing to resume in" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"--resume .*nowhere: its list of files is missing"):
+        run_training(small_config(), tmp_path / "newer", resume=str(tmp_path / "nowhere"), show_progress=False)
+
+
+def test_presets_are_the_tutorials_settings():
+    large, small = PRESETS["codeparrot"].profile, PRESETS["codeparrot-small"].profile
+    for field, expected in {
+        "batch_size": (2, 12),
+        "learning_rate": (2e-4, 5e-4),
+        "warmup_steps": (750, 2000),
+        "accumulation_steps": (16, 1),
+        "train_steps": (50_000, 150_000),
+        "context_length": (1024, 1024),
+        "seed": (1, 1),
+        "weight_decay": (0.1, 0.1),
+    }.items():
+        assert (getattr(large, field), getattr(small, field)) == expected
+    rows = describe(PRESETS["codeparrot"])
+    assert all(unit and text.endswith(".") for _, _, unit, text in rows)
+    assert len({name for name, *_ in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "cosin"}, "schedule = 'cosin' is not allowed; it must be one of cosine, linear"),
+        ({"tracker": "visdom"}, "tracker = 'visdom' is not allowed; it must be one of tensorboard, wandb"),
+        ({"precision": "int8"}, "one of auto, fp32, bf16, fp16"),
+        ({"dropout": 1.0}, "dropout = 1.0"),
+        ({"alpha": -1.0}, "alpha = -1.0 is not allowed; it must be 0 or more"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints = 0"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm = 0.0"),
+        ({"profile": replace(small_config().profile, train_steps=-1), "stream": True}, "a stream has no known length"),
+    ],
+)
+def test_impossible_settings_are_refused_early(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)

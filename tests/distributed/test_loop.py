@@ -1,0 +1,307 @@
+"""The loop's promises: accumulation, schedule, every token once, exact resume, errors (PITFALLS A15, A16, C, E)."""
+
+import itertools
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from runs import SMALL, small_config
+from torch.nn import functional as F
+
+from course_utils import artifacts
+from course_utils.train import run_training
+from course_utils.training import checkpoints, loop, losses, tracking
+
+
+@pytest.fixture(autouse=True)
+def close_logs():
+    yield
+    tracking.finish_logging()
+
+
+def less(data, rows=333, documents=12):
+    """Return a part of real data that is soon seen whole."""
+    train = data.train
+    return replace(data, train=train.select(range(rows)) if hasattr(train, "__len__") else train.take(documents))
+
+
+@pytest.fixture
+def little_data(monkeypatch):
+    """Let runs train on 333 sequences, so that they soon begin another pass."""
+    whole = artifacts.packed_data
+    monkeypatch.setattr(artifacts, "packed_data", lambda profile: less(whole(profile)))
+
+
+def prepared(config, folder):
+    accelerator, precision = loop.make_accelerator(config, folder)
+    tracking.setup_logging("test", accelerator, folder / "logs")
+    tokenizer = artifacts.code_tokenizer(config.profile)
+    data = (artifacts.streamed_data if config.stream else artifacts.packed_data)(config.profile)
+    return loop.prepare(config, tokenizer, data, accelerator, precision)
+
+
+def record_gradients(run):
+    """Return a list that gets a copy of all gradients before each optimizer step, as float64."""
+    recorded = []
+
+    def keep(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        recorded.append(torch.cat([g.flatten() for g in gradients]).double().clone())
+
+    run.optimizer.optimizer.register_step_pre_hook(keep)
+    return recorded
+
+
+@pytest.mark.parametrize("keywords", [(), ("plt", "pd", "fit")], ids=["plain", "weighted"])
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 4), (1, 16), (8, 2)])
+def test_accumulated_micro_batches_give_the_gradients_of_one_large_batch(tmp_path, keywords, batch_size, accumulation):
+    gradients = {}
+    for size, steps in ((16, 1), (batch_size, accumulation)):
+        profile = {"batch_size": size, "accumulation_steps": steps, "train_steps": 5, "warmup_steps": 0}
+        run = prepared(small_config(profile, keywords=keywords, alpha=3.0, max_grad_norm=1e9), tmp_path)
+        recorded = record_gradients(run)
+        results = list(itertools.islice(loop.optimizer_steps(run), 5))
+        gradients[size] = recorded, [result.loss for result in results], [result.tokens for result in results]
+    large, small = gradients[16], gradients[batch_size]
+    assert len(large[0]) == len(small[0]) == 5
+    assert large[2] == small[2]
+    assert small[1] == pytest.approx(large[1], rel=1e-5)
+    for ours, theirs in zip(small[0], large[0], strict=True):
+        # fp32 sums in another order; later steps start from weights that differ by as much
+        assert torch.linalg.norm(ours - theirs) < 2e-4 * torch.linalg.norm(theirs)
+
+
+def test_an_incomplete_last_window_of_unequal_padded_batches_is_one_large_batch_too(tmp_path):
+    run = prepared(small_config({"accumulation_steps": 4}, infinite=False, max_grad_norm=1e9), tmp_path)
+    rows = artifacts.packed_data(SMALL).train[:30]["input_ids"]
+    sizes = [4, 4, 4, 4, 4, 4, 2, 1, 3]  # 9 micro-batches: two windows of 4, and one of 1
+    parts = [{"input_ids": part, "labels": part.clone()} for part in rows.split(sizes)]
+    for number, part in enumerate(parts):
+        part["labels"][:, len(part["labels"][0]) - 3 * number :] = losses.IGNORED
+    run.train_loader = run.accelerator.prepare(torch.utils.data.DataLoader(parts, batch_size=None))
+    recorded = record_gradients(run)
+    model = run.model
+    expected = []
+    for window in (parts[:4], parts[4:8], parts[8:]):
+        # before any step, by hand: the gradient of the mean over all tokens of the window
+        total = sum(losses.causal_loss_sums(part["labels"], model(part["input_ids"]).logits)[0] for part in window)
+        count = sum((part["labels"][:, 1:] != losses.IGNORED).sum() for part in window)
+        wanted = [p for group in run.optimizer.param_groups for p in group["params"]]
+        gradient = torch.autograd.grad(total / count, wanted)
+        expected.append((torch.cat([g.flatten() for g in gradient]).double(), (total / count).item()))
+    for group in run.optimizer.param_groups:
+        group["lr"] = 0.0  # so that the weights stay those of the calculation by hand
+    run.scheduler.step = lambda: None
+    results = list(loop.optimizer_steps(run))
+    assert len(results) == 3  # the tutorial's loop makes 2 of 9 micro-batches
+    for ours, result, (gradient, loss) in zip(recorded, results, expected, strict=True):
+        assert result.loss == pytest.approx(loss, rel=1e-5)
+        assert torch.linalg.norm(ours - gradient) < 1e-5 * torch.linalg.norm(gradient)
+    # what the mean of the batch means would have given
+    means = [losses.causal_loss_sums(p["labels"], model(p["input_ids"]).logits) for p in parts[4:8]]
+    of_means = sum((total / count).item() for total, count in means) / 4
+    assert abs(of_means - expected[1][1]) > 1e-3
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_the_learning_rate_counts_optimizer_steps_and_ends_at_zero(tmp_path, accumulation, schedule):
+    config = small_config({"accumulation_steps": accumulation, "train_steps": 20}, schedule=schedule)
+    run = prepared(config, tmp_path)
+    rates = [result.learning_rate for result in itertools.islice(loop.optimizer_steps(run), 20)]
+    assert max(rates) == pytest.approx(config.profile.learning_rate)
+    assert rates[config.warmup_steps(20)] == max(rates)
+    assert run.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_every_row_is_seen_once_per_pass_for_workers_times_processes(stream, workers, processes):
+    """All processes of a run one after the other: what each of them is handed, by Accelerate's own sharding."""
+    from accelerate.data_loader import prepare_data_loader
+
+    profile = replace(SMALL, batch_size=5)
+    config = small_config({"batch_size": 5}, stream=stream, num_workers=workers, buffer_sequences=64)
+    tokenizer = artifacts.code_tokenizer(profile)
+    data = less((artifacts.streamed_data if stream else artifacts.packed_data)(profile))
+    Accelerator(cpu=True)
+    for epoch in (0, 1):
+        seen, empty, lengths = [], 0, set()
+        for process in range(processes):
+            train = loop._stream(config, tokenizer, data) if stream else data.train
+            loader, _ = loop.create_dataloaders(
+                train, data.validation, 5, processes=processes, num_workers=workers, seed=1
+            )
+            mine = prepare_data_loader(
+                loader, torch.device("cpu"), num_processes=processes, process_index=process, dispatch_batches=False
+            )
+            loop.set_epoch(mine, epoch)
+            batches = list(mine)
+            lengths.add(len(batches))
+            ids, labels = (torch.cat([batch[name] for batch in batches]) for name in ("input_ids", "labels"))
+            real = (labels != losses.IGNORED).all(1)
+            assert torch.equal(ids[real], labels[real])
+            empty += int((labels == losses.IGNORED).all(1).sum())
+            seen += [row.numpy().tobytes() for row in ids[real]]
+        assert len(lengths) == 1  # all processes have as many batches, or one would wait for ever
+        assert empty < 5 * processes * max(1, workers)
+        if stream:
+            single = loop._stream(config, tokenizer, data)
+            single.set_epoch(epoch)
+            expected = [
+                row["input_ids"].numpy().tobytes()
+                for worker in range(max(1, workers))
+                for row in single.read_shard(worker, max(1, workers))
+            ]
+            tokens = sum(len(ids) + 1 for ids in tokenizer([row["content"] for row in data.train])["input_ids"])
+            assert len(expected) * 32 >= tokens - 32 * max(1, workers)
+        else:
+            expected = [np.asarray(row).tobytes() for row in data.train["input_ids"][:].long()]
+        assert sorted(seen) == sorted(expected)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_pass_has_another_order_and_the_same_pass_the_same(tmp_path, stream):
+    run = prepared(small_config(stream=stream, buffer_sequences=64), tmp_path)
+
+    def first_rows(epoch):
+        loop.set_epoch(run.train_loader, epoch)
+        return next(iter(run.train_loader))["input_ids"]
+
+    assert torch.equal(first_rows(0), first_rows(0))
+    assert not torch.equal(first_rows(0), first_rows(1))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_pass_begins_without_touching_the_random_numbers_of_dropout(tmp_path, stream):
+    run = prepared(small_config(stream=stream, buffer_sequences=64), tmp_path)
+    before = torch.get_rng_state()
+    batches = loop.batches(run.train_loader, loop.Position())
+    next(batches)
+    next(iter(run.eval_loader))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_resume_in_the_second_pass_and_on_its_border_is_exact(tmp_path, little_data):
+    rows = len(artifacts.packed_data(SMALL).train)
+    per_pass = math.ceil(rows / 64)
+    profile = {"batch_size": 64, "eval_steps": per_pass, "save_steps": per_pass, "train_steps": 3 * per_pass}
+    config = small_config(profile, dropout=0.1, keep_checkpoints=9)
+    whole = run_training(config, tmp_path / "a", show_progress=False)
+    assert whole.tokens == 3 * rows * 32
+    for step in (per_pass, 2 * per_pass):  # saved with the last batch of a pass
+        folder = tmp_path / "a" / "checkpoints" / f"step-{step:08d}"
+        assert json.loads((folder / "run.json").read_text())["position"]["batch"] == per_pass
+        run_training(config, tmp_path / f"b{step}", resume=str(folder), show_progress=False)
+        assert weights(tmp_path / "a") == weights(tmp_path / f"b{step}")
+    # another distance of checkpoints changes nothing
+    often = replace(config, profile=replace(config.profile, eval_steps=per_pass // 2, save_steps=per_pass // 2))
+    run_training(often, tmp_path / "c", show_progress=False)
+    assert weights(tmp_path / "a") == weights(tmp_path / "c")
+
+
+def weights(folder):
+    return (folder / "final" / "model.safetensors").read_bytes()
+
+
+def test_a_finite_run_ends_with_the_data(tmp_path, little_data):
+    rows = len(artifacts.packed_data(SMALL).train)
+    profile = {"batch_size": 64, "train_steps": 10_000, "eval_steps": 500, "save_steps": 500}
+    config = small_config(profile, infinite=False)
+    summary = run_training(config, tmp_path, show_progress=False)
+    assert summary.steps == math.ceil(rows / 64)
+    assert summary.tokens == rows * 32
+    one_pass = small_config(profile | {"train_steps": -1})
+    assert run_training(one_pass, tmp_path / "one", show_progress=False).steps == summary.steps
+
+
+def test_gradient_checkpointing_changes_no_gradient(tmp_path):
+    recorded = []
+    for switch in (False, True):
+        run = prepared(small_config(gradient_checkpointing=switch, dropout=0.1), tmp_path)
+        recorded.append(record_gradients(run))
+        torch.manual_seed(3)
+        next(loop.optimizer_steps(run))
+        assert run.model.transformer.h[0].gradient_checkpointing == switch
+    assert torch.allclose(recorded[0][0], recorded[1][0], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("option", ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"])
+def test_the_options_of_e4_do_something(option):
+    tokenizer = artifacts.code_tokenizer(SMALL)
+    profile = {"model_layers": 3}
+    plain = loop.build_model(small_config(profile), tokenizer).eval()
+    changed = loop.build_model(small_config(profile, **{option: True}), tokenizer).eval()
+    ids = torch.randint(300, (2, 32))
+    with torch.autocast("cpu", torch.bfloat16):
+        difference = (plain(ids).logits - changed(ids).logits).abs().max().item()
+    assert difference > 0  # with the tutorial's name, scale_attn_by_layer_idx, it is 0.0
+    if option.startswith("reorder"):  # only the order of the calculation changes
+        assert difference < 0.05
+
+
+def test_training_learns_and_says_so(tmp_path, capsys):
+    summary = run_training(small_config({"train_steps": 120}), tmp_path, show_progress=False)
+    evaluations = [entry["eval_loss"] for entry in summary.history if "eval_loss" in entry]
+    assert evaluations[0] == pytest.approx(math.log(2048), abs=0.1)
+    assert evaluations[-1] < evaluations[0] - 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["steps"] == 120
+    assert last["loss"] == summary.evaluation.loss == evaluations[-1]
+    assert last["perplexity"] == pytest.approx(math.exp(last["loss"]))
+    assert last["tokens_per_second"] > 0
+    data = artifacts.packed_data(SMALL)
+    assert last["bits_per_byte"] == pytest.approx(data.bits_per_byte(last["loss"]))
+
+
+def test_final_model_is_the_evaluated_one_and_is_tied(tmp_path):
+    summary = run_training(small_config(), tmp_path, show_progress=False)
+    model = artifacts.load_model(tmp_path / "final")
+    assert model.lm_head.weight is model.transformer.wte.weight
+    ids = artifacts.packed_data(SMALL).validation["input_ids"][:].long()
+    with torch.inference_mode():
+        logits = model(ids.to(model.device)).logits.float().cpu()
+    loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:]).item()
+    assert loss == pytest.approx(summary.evaluation.loss, rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = small_config({"train_steps": 60, "save_steps": 10, "eval_steps": 10})
+    run = prepared(config, tmp_path)
+    plain = run.loss_sums
+
+    def break_at_step_25(labels, logits):
+        total, count = plain(labels, logits)
+        return total * (math.nan if run.position.step == 24 else 1), count
+
+    run.loss_sums = break_at_step_25
+    with pytest.raises(loop.TrainingDiverged, match=r"step 25 of 60 .*loss is nan.*step-00000020"):
+        loop.train(run, tmp_path, show_progress=False)
+    last = checkpoints.find_last(tmp_path / "checkpoints")
+    assert last.name == "step-00000020"
+    weights = torch.load(last / "optimizer.bin", weights_only=True)["state"]
+    assert all(torch.isfinite(state["exp_avg"]).all() for state in weights.values())
+
+
+def test_too_few_rows_are_refused_with_the_numbers(tmp_path):
+    with pytest.raises(ValueError, match=r"rows do not fill one optimizer step of 80000 rows \(8 per batch x 1 proc"):
+        prepared(small_config({"batch_size": 8, "accumulation_steps": 10_000}), tmp_path)
+
+
+def test_the_tutorials_schedule_would_end_at_most_of_its_peak():
+    """A16: a schedule for all micro-batches that advances once per optimizer step has hardly begun to fall."""
+    from transformers import get_scheduler
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=1.0)
+    scheduler = get_scheduler("linear", optimizer, 0, 80)
+    for micro in range(80):
+        if micro % 8 == 7:
+            optimizer.step()
+            scheduler.step()
+    assert scheduler.get_last_lr()[0] == pytest.approx(0.875)

@@ -1,0 +1,78 @@
+"""Evaluation counts every predicted token once, whatever the batches (PITFALLS A15)."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from torch.nn import functional as F
+
+from course_utils.models.causal import build_causal_lm
+from course_utils.profiles import get_profile
+from course_utils.training.evaluation import evaluate
+from course_utils.training.losses import IGNORED
+
+
+@pytest.fixture
+def accelerator():
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    GradientState._reset_state()
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = build_causal_lm(get_profile("tiny", vocab_size=300, model_layers=1, context_length=32))
+    model.transformer.wte.weight.data.mul_(20)  # losses that differ between the rows
+    return model
+
+
+def exact_loss(model, rows):
+    with torch.no_grad():
+        each = [F.cross_entropy(model.eval()(ids[None]).logits[0, :-1], ids[1:], reduction="sum") for ids in rows]
+    return (sum(each) / sum(len(ids) - 1 for ids in rows)).item()
+
+
+def batches_of(rows, sizes):
+    batches, start = [], 0
+    for size in sizes:
+        part, start = rows[start : start + size], start + size
+        labels = torch.nn.utils.rnn.pad_sequence(part, batch_first=True, padding_value=IGNORED)
+        batches.append({"input_ids": labels.clamp(min=0), "attention_mask": (labels >= 0).long(), "labels": labels})
+    return batches
+
+
+@pytest.mark.parametrize("sizes", [(10,), (4, 4, 2), (1, 9), (3, 3, 3, 1)])
+def test_unequal_batches_and_padding_change_nothing(accelerator, model, sizes):
+    rows = [torch.randint(300, (length,)) for length in (32, 5, 17, 2, 32, 9, 30, 4, 3, 25)]
+    batches = batches_of(rows, sizes)
+    result = evaluate(model, batches, accelerator, tokens_per_byte=0.4)
+    exact = exact_loss(model, rows)
+    assert result.loss == pytest.approx(exact, rel=1e-5)
+    assert result.perplexity == pytest.approx(math.exp(exact), rel=1e-4)
+    assert result.bits_per_byte == pytest.approx(exact / math.log(2) * 0.4, rel=1e-5)
+    without_labels = [{k: v for k, v in batch.items() if k != "labels"} for batch in batches]
+    assert evaluate(model, without_labels, accelerator).loss == pytest.approx(exact, rel=1e-5)
+    if len(sizes) > 1:
+        with torch.no_grad():
+            of_batches = sum(model(**batch).loss.item() for batch in batches) / len(batches)
+        assert abs(of_batches - exact) > 0.01  # what the tutorials print
+
+
+def test_the_model_comes_back_in_its_mode_and_without_gradients(accelerator, model):
+    for training in (True, False):
+        model.train(training)
+        evaluate(model, [{"input_ids": torch.randint(300, (2, 8))}], accelerator)
+        assert model.training == training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_bits_per_byte_are_not_invented_and_nothing_to_evaluate_is_refused(accelerator, model):
+    assert math.isnan(evaluate(model, [{"input_ids": torch.randint(300, (2, 8))}], accelerator).bits_per_byte)
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate(model, [], accelerator)
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate(model, [{"input_ids": torch.zeros(2, 1, dtype=torch.long)}], accelerator)
