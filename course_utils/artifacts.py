@@ -35,7 +35,7 @@ from course_utils.data.corpus import Location
 from course_utils.environment import choose_device, choose_precision
 from course_utils.models import causal
 from course_utils.profiles import PROFILES, Profile
-from course_utils.training import pretraining
+from course_utils.training import loop, losses, optimization, pretraining
 
 REPORT = "report.json"
 PACKED = "sequences.arrow"
@@ -215,6 +215,12 @@ def run_folder(profile: Profile) -> Path:
     """Where the checkpoints of this profile's training live until the model is finished."""
     key = json.dumps(_model_key(profile), sort_keys=True)
     return cache.home() / "runs" / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def loop_folder(profile: Profile, settings: Mapping[str, Any]) -> Path:
+    """Where a run of the Accelerate loop with these settings lives: named after them, the data, the code, versions."""
+    key = _model_key(profile) | {"settings": settings, "loop": cache.code_fingerprint(loop, losses, optimization)}
+    return cache.home() / "runs" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def pretrain(profile: Profile, stop_at: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -34,6 +35,10 @@ def lines(
         axes.plot(xs, ys, color=colour, marker=marker, markersize=4, label=name)
     axes.set_xscale("log" if log_x else "linear")
     axes.set_yscale("log" if log_y else "linear")
+    lowest, highest = axes.get_ylim()
+    if log_y and highest < 10 * lowest:  # less than a power of ten: plain numbers read better than powers
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(frameon=False)
     _show(figure, alt)
 
@@ -51,8 +56,8 @@ def bars(
         drawn = axes.bar(places, [group[name] for group in groups.values()], width, color=colour, label=name)
         axes.bar_label(drawn, fmt=form, fontsize=8, padding=1)
     axes.set_xticks(range(len(groups)), list(groups))
-    if len(names) > 1:
-        axes.legend(frameon=False)
+    if len(names) > 1:  # above the bars, which may fill the axes
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names))
     _show(figure, alt)
 
 
@@ -94,6 +99,28 @@ def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), alt: str) -> No
         if place:
             arrow = {"arrowstyle": "->", "color": COLOURS[0], "shrinkA": 0, "shrinkB": 0}
             axes.annotate("", xy=(place - 0.42, 0), xytext=(place - 0.58, 0), arrowprops=arrow)
+    _show(figure, alt)
+
+
+def parallel(steps: Sequence[str], workers: Sequence[str], *, shared: Sequence[str] = (), alt: str) -> None:
+    """Draw the same steps for several workers, one row each, time to the right; `shared` steps join all rows."""
+    figure = Figure(figsize=(min(11, 1.7 * len(steps) + 1), 0.75 * len(workers) + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set_xlim(-1.1, len(steps) - 0.5)
+    axes.set_ylim(len(workers) - 0.5, -0.5)
+    for row, worker in enumerate(workers):
+        axes.text(-0.55, row, worker, ha="right", va="center", fontsize=9)
+    for place, step in enumerate(steps):
+        together = step in shared
+        rows = [(len(workers) - 1) / 2] if together else range(len(workers))
+        for row in rows:
+            height = len(workers) - 0.3 if together else 0.7
+            colour = COLOURS[5] if together else "white"
+            axes.add_patch(
+                Rectangle((place - 0.42, row - height / 2), 0.84, height, facecolor=colour, edgecolor=COLOURS[0])
+            )
+            axes.text(place, row, step, ha="center", va="center", fontsize=8.5)
     _show(figure, alt)
 
 

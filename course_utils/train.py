@@ -5,6 +5,8 @@ the command line, the output folder and what is printed. The last line printed i
 """
 
 import argparse
+import contextlib
+import io
 import json
 import sys
 import tempfile
@@ -51,6 +53,16 @@ def run_training(
     if accelerator.is_main_process:
         print(json.dumps(_result(summary, run, output)), flush=True)
     return summary
+
+
+def train_once(config: TrainConfig) -> tuple[Path, loop.Summary]:
+    """Train in the course's cache, or take what an earlier call with the same settings, data and code has trained.
+
+    An interrupted training goes on where it was. Returns the folder of the run and its summary.
+    """
+    folder = artifacts.loop_folder(config.profile, config.as_dict())
+    with cache.locked(folder, "training run"), contextlib.redirect_stdout(io.StringIO()):
+        return folder, run_training(config, folder, resume="auto")
 
 
 def _result(summary: loop.Summary, run: loop.Run, output: Path) -> dict[str, Any]:

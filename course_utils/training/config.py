@@ -62,10 +62,6 @@ class TrainConfig:
         if not ok:
             raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed; it must be {allowed}.")
 
-    def total_steps(self, steps_per_pass: int | None) -> int:
-        """Return the number of optimizer steps of the run; one pass over the data where the profile says so."""
-        return self.profile.train_steps if self.profile.train_steps > 0 else int(steps_per_pass or 0)
-
     def warmup_steps(self, total_steps: int) -> int:
         """Return the steps of the warm-up, at most half of all."""
         return warmup_within(self.profile.warmup_steps, total_steps)

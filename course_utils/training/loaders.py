@@ -104,7 +104,9 @@ def create_dataloaders(
     eval_rows = FilledRows(validation, batch_size * processes)
     eval_loader = DataLoader(eval_rows, generator=torch.Generator(), **settings)
     if not hasattr(train, "__len__"):
-        return DataLoader(FilledStream(train, step_rows), generator=torch.Generator(), **settings), eval_loader
+        # Each worker fills up its last batch only, so that no batch is empty on all processes.
+        stream = FilledStream(train, batch_size * processes)
+        return DataLoader(stream, generator=torch.Generator(), **settings), eval_loader
     rows = FilledRows(train, step_rows)
     sampler = DistributedSampler(rows, num_replicas=1, rank=0, seed=seed)  # one that knows epochs
     return DataLoader(rows, sampler=sampler, generator=torch.Generator(), **settings), eval_loader

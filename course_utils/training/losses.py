@@ -59,16 +59,21 @@ def causal_loss_sums(labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     return token_losses(labels, logits).sum(), predicted_tokens(labels).sum()
 
 
+def row_weights(rows: Any, keytoken_ids: Sequence[int] | Tensor, alpha: float = 1.0) -> Tensor:
+    """Weight of each row (B, T): 1, and `alpha` more for every key token in it; (B,)."""
+    rows = torch.as_tensor(rows)
+    return 1.0 + alpha * torch.isin(rows, torch.as_tensor(keytoken_ids, device=rows.device)).sum(1)
+
+
 def keytoken_loss_sums(
     labels: Tensor, logits: Tensor, keytoken_ids: Sequence[int] | Tensor, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy: each row's mean loss times its weight, summed, and the sum of the weights.
 
-    A row weighs 1, and `alpha` more for every key token in it. A row with nothing to predict weighs 0.
+    A row with nothing to predict weighs 0.
     """
-    row_losses, counts = _row_means(labels, logits), _count(labels, keytoken_ids)  # (B,), (B,)
-    weights = (1.0 + alpha * counts) * (predicted_tokens(labels) > 0)
-    return (row_losses * weights).sum(), weights.sum()
+    weights = row_weights(labels, keytoken_ids, alpha) * (predicted_tokens(labels) > 0)
+    return (_row_means(labels, logits) * weights).sum(), weights.sum()
 
 
 def keytoken_weighted_loss(
@@ -91,7 +96,7 @@ def keytoken_weighted_loss(
     _check_arguments(inputs, logits, keytoken_ids, alpha)
     labels = inputs if ignore_index == IGNORED else inputs.masked_fill(inputs == ignore_index, IGNORED)
     if not normalize:
-        weights = alpha * (1.0 + _count(labels, keytoken_ids))
+        weights = alpha * row_weights(labels, keytoken_ids)
         return (_row_means(labels, logits) * weights).mean()
     total, weight = keytoken_loss_sums(labels, logits, keytoken_ids, alpha)
     return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)  # 0 where there is nothing to predict
@@ -104,11 +109,6 @@ def choose_loss(keytokens: Sequence[int], alpha: float) -> LossSums:
 
 def _row_means(labels: Tensor, logits: Tensor) -> Tensor:
     return token_losses(labels, logits)[:, :-1].sum(1) / predicted_tokens(labels).clamp(min=1)
-
-
-def _count(labels: Tensor, keytoken_ids: Sequence[int] | Tensor) -> Tensor:
-    """Count the key tokens of each row, (B,) float."""
-    return torch.isin(labels, torch.as_tensor(keytoken_ids, device=labels.device)).sum(1).float()
 
 
 def _check_arguments(inputs: Tensor, logits: Tensor, keytoken_ids: Sequence[int] | Tensor, alpha: float) -> None:

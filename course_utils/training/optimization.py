@@ -35,11 +35,19 @@ def _embedding_weights(model: nn.Module) -> Iterator[nn.Parameter]:
             yield parameter
 
 
-def scale_gradients(model: nn.Module, factor: torch.Tensor) -> None:
+def scale_gradients(model: nn.Module, factor: float) -> None:
     """Multiply all gradients in place by one number."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    if gradients:
+    if gradients and factor != 1:
         torch._foreach_mul_(gradients, factor)
+
+
+def steps_per_pass(rows: int, batch_size: int, processes: int = 1, accumulation_steps: int = 1) -> int:
+    """Return the optimizer steps of one pass over the data; a last step with fewer rows counts, too.
+
+    One step takes `batch_size` rows on each process, `accumulation_steps` times.
+    """
+    return -(-rows // (batch_size * processes * accumulation_steps))
 
 
 def warmup_within(warmup_steps: int, train_steps: int) -> int:

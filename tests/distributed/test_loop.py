@@ -305,3 +305,17 @@ def test_the_tutorials_schedule_would_end_at_most_of_its_peak():
             optimizer.step()
             scheduler.step()
     assert scheduler.get_last_lr()[0] == pytest.approx(0.875)
+
+
+def test_no_optimizer_step_of_a_stream_is_empty_whatever_the_workers(tmp_path):
+    config = small_config(
+        {"batch_size": 4, "accumulation_steps": 5, "train_steps": 1000},
+        stream=True, infinite=False, num_workers=2, buffer_sequences=4, shuffle_buffer=0,
+    )  # fmt: skip
+    run = prepared(config, tmp_path)
+    stream = run.train_loader.dataset.stream
+    stream.dataset = stream.dataset.take(7)
+    results = list(loop.optimizer_steps(run))
+    assert all(result.tokens > 0 and math.isfinite(result.loss) for result in results)
+    expected = sum(len(list(stream.read_shard(worker, 2))) for worker in range(2)) * 32
+    assert sum(result.tokens for result in results) == expected

@@ -17,6 +17,7 @@ from _thread import interrupt_main
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from course_utils.counterexamples import equal
 from course_utils.data.corpus import COLUMNS, Location
 from course_utils.exercise_catalog import all_exercises
 from course_utils.exercises import Exercise, check, show, solution
+from course_utils.training.losses import token_losses
 
 TO_WRITE = sorted(id for id, exercise in all_exercises().items() if exercise.reference is not None)
 
@@ -181,6 +183,20 @@ WRONG = {
         (lambda string: re.split("\nclass|\ndef", string)[0].rstrip(), r"first_block\('.*\\n(#|@|if|print)"),
         (lambda string: re.split("\nclass|\ndef|\n#|\n@|\nprint|\nif", string)[0].strip(), "first_block"),
     ],
+    "05.row_weights": [
+        (lambda rows, keys, alpha: [1 + alpha * len(set(row) & set(keys)) for row in rows], r"row_weights\(\[\["),
+        (lambda rows, keys, alpha: [alpha * (1 + sum(t in keys for t in row)) for row in rows], r"expected  \[1\.0"),
+        (lambda rows, keys, alpha: [1 + alpha * any(t in keys for t in row) for row in rows], r"row_weights\(\[\["),
+        (lambda rows, keys, alpha: [1 + sum(t in keys for t in row) for row in rows], r"expected  \["),
+        (lambda rows, keys, alpha: [1 + alpha * sum(t in keys for t in row[1:]) for row in rows], r"row_weights\("),
+    ],
+    "05.steps_per_pass": [
+        (lambda rows, batch, processes, k: rows // (batch * processes * k), r"expected  \d+"),
+        (lambda rows, batch, processes, k: math.ceil(rows / (batch * k)), r"steps_per_pass\("),
+        (lambda rows, batch, processes, k: math.ceil(rows / (batch * processes)), r"steps_per_pass\("),
+        (lambda rows, batch, processes, k: rows / (batch * processes * k), r"got       \d+\.\d"),
+        (lambda rows, batch, processes, k: math.ceil(rows / (batch * processes)) // k, r"steps_per_pass\("),
+    ],
 }  # fmt: skip
 
 
@@ -223,6 +239,12 @@ def stub_raises(*arguments):
 
 def stub_returns_dots(*arguments):
     return ...
+
+
+@pytest.mark.parametrize("stub", [None, ..., stub_dots, stub_pass, stub_docstring])
+def test_untouched_stub_of_an_open_exercise(stub, capsys):
+    assert check("05.own_loss", stub) is None
+    assert "not tried yet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("exercise_id", TO_WRITE)
@@ -517,3 +539,39 @@ def test_own_corpus_with_faults(tmp_path, capsys):
     for message, folder in faulty.items():
         assert check("04.own_corpus", folder) is False
         assert message in capsys.readouterr().out
+
+
+def mean_of_rows(labels, logits):
+    return token_losses(labels, logits).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "finding"),
+    [
+        (lambda labels, logits: torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "t \\+ 1"),
+        (lambda labels, logits: token_losses(labels, logits), r"torch.Size\(\[3, 8\]\)"),
+        (lambda labels, logits: mean_of_rows(labels, logits).item(), "float"),
+        (lambda labels, logits: mean_of_rows(labels, logits).detach(), "no gradient"),
+        (lambda labels, logits: mean_of_rows(labels, logits) / 0, "finite number"),
+        (lambda labels, logits: -mean_of_rows(labels, logits), "should be smaller"),
+        (lambda labels, logits: mean_of_rows(logits, labels), "raises"),
+    ],
+)
+def test_own_loss(loss, finding, capsys):
+    assert check("05.own_loss", mean_of_rows) is True
+    assert check("05.own_loss", loss) is False
+    assert re.search(finding, capsys.readouterr().out.partition("What to look at")[2])
+
+
+def test_own_log(tmp_path, capsys):
+    from torch.utils.tensorboard import SummaryWriter
+
+    assert check("05.own_log", tmp_path) is False
+    for steps, expected in ((1, False), (2, True)):
+        with SummaryWriter(str(tmp_path / str(steps) / "run")) as writer:
+            for step in range(steps):
+                writer.add_scalar("loss", 1.0, step)
+        assert check("05.own_log", tmp_path / str(steps)) is expected
+    said = capsys.readouterr().out
+    assert "has no files of TensorBoard" in said
+    assert "two different steps" in said
