@@ -35,7 +35,7 @@ from course_utils.data.corpus import Location
 from course_utils.environment import choose_device, choose_precision
 from course_utils.models import causal
 from course_utils.profiles import PROFILES, Profile
-from course_utils.training import loop, losses, optimization, pretraining
+from course_utils.training import checkpoints, evaluation, loaders, loop, losses, optimization, pretraining
 
 REPORT = "report.json"
 PACKED = "sequences.arrow"
@@ -170,13 +170,15 @@ def packed_data(profile: Profile) -> pretraining.PackedData:
 
     The validation rows are at most `eval_sequences`, taken evenly from all held-out projects.
     """
-    train = Dataset.from_file(str(_packed(profile, "train").path / PACKED)).with_format("torch")
-    return pretraining.PackedData(train, **_held_out(profile))
+    packed = _packed(profile, "train")
+    train = Dataset.from_file(str(packed.path / PACKED)).with_format("torch")
+    return pretraining.PackedData(train, **_held_out(profile), digest=packed.digest)
 
 
 def streamed_data(profile: Profile) -> pretraining.PackedData:
     """Like `packed_data`, but `train` is a stream of documents, to be tokenized and packed while training (C4)."""
-    return pretraining.PackedData(clean_corpus(profile).load("train", streaming=True), **_held_out(profile))
+    documents = clean_corpus(profile).load("train", streaming=True)
+    return pretraining.PackedData(documents, **_held_out(profile), digest=_packed(profile, "validation").digest)
 
 
 def _held_out(profile: Profile) -> dict[str, Any]:
@@ -219,7 +221,8 @@ def run_folder(profile: Profile) -> Path:
 
 def loop_folder(profile: Profile, settings: Mapping[str, Any]) -> Path:
     """Where a run of the Accelerate loop with these settings lives: named after them, the data, the code, versions."""
-    key = _model_key(profile) | {"settings": settings, "loop": cache.code_fingerprint(loop, losses, optimization)}
+    code = cache.code_fingerprint(loop, losses, optimization, loaders, evaluation, checkpoints)
+    key = _model_key(profile) | {"settings": settings, "loop": code}
     return cache.home() / "runs" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 

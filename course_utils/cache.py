@@ -153,14 +153,14 @@ def damage(folder: Path) -> str | None:
     if not sealed.is_file():
         return "its list of files is missing"
     try:
-        files = json.loads(sealed.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError):
+        files = {name: (e["size"], e) for name, e in json.loads(sealed.read_text(encoding="utf-8"))["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its list of files cannot be read"
-    for name, expected in files.items():
+    for name, (size, expected) in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["size"] or _checksum(path) != expected:
+        if path.stat().st_size != size or _checksum(path) != expected:
             return f"{name} has changed"
     return None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 import torch
+from accelerate.utils import parse_flag_from_env
 
 from course_utils import cache
 from course_utils.profiles import PROFILES, Profile
@@ -79,7 +80,12 @@ def readable_duration(minutes: float) -> str:
 
 
 def choose_device() -> torch.device:
-    """Return the fastest device that torch finds: CUDA, then MPS (Apple), then the processor."""
+    """Return the fastest device that torch finds: CUDA, then MPS (Apple), then the processor.
+
+    The processor, too, where Accelerate was told to use it (`accelerate launch --cpu`, ACCELERATE_USE_CPU).
+    """
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -58,8 +59,11 @@ def run_training(
 def train_once(config: TrainConfig) -> tuple[Path, loop.Summary]:
     """Train in the course's cache, or take what an earlier call with the same settings, data and code has trained.
 
-    An interrupted training goes on where it was. Returns the folder of the run and its summary.
+    An interrupted training goes on where it was. Returns the folder of the run and its summary. For one process only;
+    raises `ValueError` on several.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("train_once runs on one process; call run_training with a folder of your own on several.")
     folder = artifacts.loop_folder(config.profile, config.as_dict())
     with cache.locked(folder, "training run"), contextlib.redirect_stdout(io.StringIO()):
         return folder, run_training(config, folder, resume="auto")
@@ -95,10 +99,10 @@ def _choose_checkpoint(folder: Path, resume: str, accelerator: Any) -> Path | No
     if accelerator.is_main_process:
         try:
             found = [_find_checkpoint(folder, resume)]
-        except ValueError as error:
+        except Exception as error:  # the others must hear of it, or they would wait for ever
             found = [error]
     broadcast_object_list(found)
-    if isinstance(found[0], ValueError):
+    if isinstance(found[0], Exception):
         raise found[0]
     return found[0]
 
@@ -110,6 +114,12 @@ def _find_checkpoint(folder: Path, resume: str) -> Path | None:
         if damage:
             raise ValueError(
                 f"--resume {resume}: {damage}. Name a folder like {folder / 'step-00000100'}, or say auto."
+            )
+        others = [other for other in folder.glob("step-*") if other.name > path.name or path.parent != folder]
+        if others:
+            raise ValueError(
+                f"{folder} holds other checkpoints than those before {path.name}, such as {others[0].name}. "
+                "Choose another --output to go on from an older one."
             )
         return path
     last = checkpoints.find_last(folder)

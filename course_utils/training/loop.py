@@ -1,8 +1,9 @@
 """The training loop with Accelerate: one set of functions for notebook, script and launcher.
 
 It does what the tutorials' loops do, and keeps four promises: accumulated micro-batches give the gradient of one large
-batch, any number of processes gives the same result as one, a killed run ends with the weights of an undisturbed one,
-and the learning rate counts optimizer steps. It knows nothing of the Hub: `on_checkpoint` is called where one is.
+batch, any number of processes gives the same result as one, a killed run ends with the weights of an undisturbed one
+(bit for bit on a processor; some kernels of GPUs add in any order), and the learning rate counts optimizer steps. It
+knows nothing of the Hub: `on_checkpoint` is called where one is.
 """
 
 import math
@@ -32,6 +33,8 @@ from course_utils.training.losses import LossSums, causal_loss_sums, choose_loss
 from course_utils.training.optimization import get_grouped_params, scale_gradients, steps_per_pass
 from course_utils.training.pretraining import PackedData
 
+MOST_SKIPS = 50  # optimizer steps in a row that fp16 may skip; its scale is then 2^50 times smaller
+
 
 class TrainingDiverged(RuntimeError):
     """The loss is no number any more."""
@@ -39,12 +42,16 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step showed: loss over all its rows, gradient length before clipping, rate, tokens."""
+    """What one optimizer step showed: loss over all its rows, gradient length before clipping, rate, tokens.
+
+    `skipped`: fp16 made the gradients too large, the weights stayed, and smaller ones are tried next.
+    """
 
     loss: float
     gradient_norm: float
     learning_rate: float
     tokens: int
+    skipped: bool = False
 
 
 @dataclass
@@ -54,6 +61,7 @@ class Run:
     config: TrainConfig
     accelerator: Accelerator
     precision: Precision
+    identity: checkpoints.Identity
     model: torch.nn.Module
     optimizer: Any
     scheduler: Any
@@ -129,15 +137,18 @@ def prepare(
         per_step = (profile.batch_size, accelerator.num_processes, profile.accumulation_steps)
         total_steps = steps_per_pass(len(data.train), *per_step)
     groups = get_grouped_params(model, profile.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=profile.learning_rate, fused=True)  # as fast as the Trainer's
+    # Fused is fastest, but hides from Accelerate which steps the gradient scaler of fp16 skipped.
+    optimizer = torch.optim.AdamW(groups, lr=profile.learning_rate, fused=accelerator.scaler is None)
     scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps(total_steps), total_steps)
     keytokens = keytoken_ids(tokenizer, config.keywords, accelerator.print) if config.keywords else []
     model, optimizer, train_loader, eval_loader = accelerator.prepare(model, optimizer, train_loader, eval_loader)
     accelerator.register_for_checkpointing(scheduler)
     set_seed(profile.seed, device_specific=True)  # another dropout on every process
+    device = accelerator.device
+    identity = checkpoints.Identity(config, accelerator.num_processes, device.type, precision.name, data.digest)
     return Run(
-        config, accelerator, precision, model, optimizer, scheduler, train_loader, eval_loader,
-        choose_loss(keytokens, config.alpha), total_steps, data.tokens_per_byte,
+        config, accelerator, precision, identity, model, optimizer, scheduler, train_loader, eval_loader,
+        choose_loss(keytokens, config.alpha, device), total_steps, data.tokens_per_byte,
     )  # fmt: skip
 
 
@@ -147,7 +158,7 @@ def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreT
         name: True for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn") if getattr(config, name)
     }
     model = build_causal_lm(config.profile, tokenizer, config.dropout, **options)
-    model.config.use_cache = not config.gradient_checkpointing
+    model.config.use_cache = False  # of keys and values, which only generation needs
     if config.gradient_checkpointing:
         # The first is the name since transformers 5.20; older versions know the second only.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -192,9 +203,9 @@ def batches(loader: Any, position: Position, infinite: bool = True) -> Iterator[
             yield batch
         if position.batch == 0:
             raise ValueError("the training data hold less than one sequence; give more text.")
-        position.epoch, position.batch = position.epoch + 1, 0
         if not infinite:
             return
+        position.epoch, position.batch = position.epoch + 1, 0
 
 
 def optimizer_steps(run: Run) -> Iterator[StepResult]:
@@ -218,24 +229,25 @@ def optimizer_steps(run: Run) -> Iterator[StepResult]:
             accelerator.backward(loss / rough)
             sums += torch.stack([loss.detach(), weight, (labels >= 0).sum()])
             if accelerator.sync_gradients:
-                total, weight, tokens = accelerator.reduce(sums, "sum").tolist()
-                scale_gradients(model, undo / weight)  # by 1 where all batches are full
+                reduced = accelerator.reduce(sums, "sum")
+                scale_gradients(model, undo / reduced[1])  # by 1 where all batches are full
                 norm = accelerator.clip_grad_norm_(model.parameters(), run.config.max_grad_norm)
                 sums = torch.zeros_like(sums)
             optimizer.step()  # Accelerate lets it pass until the gradients are complete
             optimizer.zero_grad()
         if accelerator.sync_gradients:
-            used = run.scheduler.get_last_lr()[0]
-            if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients are too large
+            used, skipped = run.scheduler.get_last_lr()[0], accelerator.optimizer_step_was_skipped
+            if not skipped:
                 run.scheduler.step()
-            yield StepResult(total / weight, float(norm), used, int(tokens))
+            total, weight, tokens, length = torch.stack([*reduced, norm]).tolist()  # waits for the device, once
+            yield StepResult(total / weight, length, used, int(tokens), skipped)
 
 
 class _Meter:
     """Time and losses between two lines of the log."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.losses, self.last = run, [], None
+        self.run, self.last, self.skips = run, None, 0
         self.tokens = self.seconds = 0.0
         self.restart()
 
@@ -246,8 +258,8 @@ class _Meter:
     def add(self, result: StepResult) -> None:
         """Count one optimizer step."""
         now = time.perf_counter()
-        self.losses.append(result.loss)
-        self.last = result
+        self.run.position.losses.append(result.loss)
+        self.last, self.skips = result, self.skips + 1 if result.skipped else 0
         self.tokens += result.tokens
         self.seconds += now - self.clock
         self.run.position.seconds += now - self.clock
@@ -255,8 +267,9 @@ class _Meter:
 
     def report(self) -> dict[str, float]:
         """Log the line and begin the next."""
+        losses = self.run.position.losses
         metrics = {
-            "loss": sum(self.losses) / len(self.losses),
+            "loss": sum(losses) / len(losses),
             "learning_rate": self.last.learning_rate,
             "gradient_norm": self.last.gradient_norm,
             "tokens_seen": self.run.position.tokens,
@@ -264,7 +277,7 @@ class _Meter:
             "memory_gb": tracking.memory_gb(self.run.accelerator.device),
         }
         tracking.log_metrics(self.run.position.step, metrics)
-        self.losses, self.tokens, self.seconds = [], 0.0, 0.0
+        self.run.position.losses, self.tokens, self.seconds = [], 0.0, 0.0
         return {"step": self.run.position.step, **metrics}
 
 
@@ -282,31 +295,31 @@ def train(
     the loss is no number; the checkpoints before stay.
     """
     if resume is not None:
-        run.position, run.history = checkpoints.load(run.accelerator, resume, run.config)
+        run.position, run.history = checkpoints.load(run.accelerator, resume, run.identity)
         tracking.current_run().logger.info("going on from %s", resume)
     position, distances = run.position, run.config.profile
     evaluated = saved = position.step if resume is not None else None
     if resume is None:
-        evaluated = _evaluate(run)
+        evaluated = _evaluate(run, folder)
     meter = _Meter(run)
     with _progress(run, show_progress) as bar:
         for result in optimizer_steps(run) if position.step < run.total_steps else ():
             position.step += 1
             position.tokens += result.tokens
-            _check_finite(run, result, folder)
             meter.add(result)
+            _check_result(run, result, meter.skips, folder)
             bar.update()
             if position.step % run.config.log_steps == 0:
                 run.history.append(meter.report())
             if position.step % distances.eval_steps == 0:
-                evaluated = _evaluate(run)
+                evaluated = _evaluate(run, folder)
             if position.step % distances.save_steps == 0:
                 saved = _save(run, folder, on_checkpoint)
             meter.restart()
             if position.step == run.total_steps:
                 break
     if evaluated != position.step:
-        _evaluate(run)
+        _evaluate(run, folder)
     if saved != position.step:
         _save(run, folder, on_checkpoint)
     return _summary(run)
@@ -318,28 +331,34 @@ def _progress(run: Run, show: bool) -> tqdm:
     return tqdm(total=run.total_steps, initial=step, unit=" steps", desc="training", disable=not shown)
 
 
-def _check_finite(run: Run, result: StepResult, folder: Path) -> None:
-    scaled = run.accelerator.scaler is not None  # then a step with too large gradients was skipped, and is no harm
-    if math.isfinite(result.loss) and (scaled or math.isfinite(result.gradient_norm)):
+def _check_result(run: Run, result: StepResult, skips: int, folder: Path) -> None:
+    # A step that fp16 skipped did no harm; many in a row mean that nothing is learned any more.
+    if math.isfinite(result.loss) and (math.isfinite(result.gradient_norm) or result.skipped) and skips < MOST_SKIPS:
         return
+    what = f"the loss is {result.loss} and the length of the gradient {result.gradient_norm}"
+    _stop(run, f"{what}, at a learning rate of {result.learning_rate:.3g}", folder)
+
+
+def _stop(run: Run, what: str, folder: Path) -> None:
     last = checkpoints.find_last(folder / "checkpoints", run.accelerator.print)
+    where = f"pass {run.position.epoch + 1}, batch {run.position.batch}"
     raise TrainingDiverged(
-        f"step {run.position.step} of {run.total_steps} (pass {run.position.epoch + 1}, batch {run.position.batch}): "
-        f"the loss is {result.loss} and the length of the gradient {result.gradient_norm}, at a learning rate of "
-        f"{result.learning_rate:.3g}. The training stops here. Last good checkpoint: {last or 'none yet'}. "
-        "A lower learning rate, a longer warm-up or precision fp32 usually help."
+        f"step {run.position.step} of {run.total_steps} ({where}): {what}. The training stops here. Last good "
+        f"checkpoint: {last or 'none yet'}. A lower learning rate, a longer warm-up or precision fp32 usually help."
     )
 
 
 def _save(run: Run, folder: Path, on_checkpoint: Callable[[Path, int], None] | None) -> int:
-    written = checkpoints.save(run.accelerator, folder / "checkpoints", run.position, run.config, run.history)
+    written = checkpoints.save(run.accelerator, folder / "checkpoints", run.position, run.identity, run.history)
     if on_checkpoint is not None and run.accelerator.is_main_process:
         on_checkpoint(written, run.position.step)
     return run.position.step
 
 
-def _evaluate(run: Run) -> int:
+def _evaluate(run: Run, folder: Path) -> int:
     result = evaluate(run.model, run.eval_loader, run.accelerator, run.tokens_per_byte)
+    if not math.isfinite(result.loss):  # before a checkpoint of such a model is written
+        _stop(run, f"the held-out loss is {result.loss}", folder)
     metrics = {f"eval_{name}": value for name, value in result._asdict().items()}
     tracking.log_metrics(run.position.step, metrics)
     run.history.append({"step": run.position.step, "tokens_seen": run.position.tokens, **metrics})

@@ -102,9 +102,11 @@ def keytoken_weighted_loss(
     return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)  # 0 where there is nothing to predict
 
 
-def choose_loss(keytokens: Sequence[int], alpha: float) -> LossSums:
-    """Return the weighted loss, or the plain one if there are no key tokens."""
-    return partial(keytoken_loss_sums, keytoken_ids=keytokens, alpha=alpha) if keytokens else causal_loss_sums
+def choose_loss(keytoken_ids: Sequence[int], alpha: float, device: torch.device | str = "cpu") -> LossSums:
+    """Return the weighted loss for tensors on `device`, or the plain one if there are no key tokens."""
+    if len(keytoken_ids) == 0:
+        return causal_loss_sums
+    return partial(keytoken_loss_sums, keytoken_ids=torch.tensor(keytoken_ids, device=device), alpha=alpha)
 
 
 def _row_means(labels: Tensor, logits: Tensor) -> Tensor:

@@ -35,10 +35,11 @@ def _embedding_weights(model: nn.Module) -> Iterator[nn.Parameter]:
             yield parameter
 
 
-def scale_gradients(model: nn.Module, factor: float) -> None:
-    """Multiply all gradients in place by one number."""
+def scale_gradients(model: nn.Module, factor: torch.Tensor) -> None:
+    """Multiply all gradients in place by one number, a tensor on their device."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    if gradients and factor != 1:
+    needless = factor.device.type == "cpu" and factor == 1  # on a GPU, looking would mean waiting
+    if gradients and not needless:
         torch._foreach_mul_(gradients, factor)
 
 

@@ -39,6 +39,7 @@ class PackedData:
     validation: Dataset
     validation_tokens: int
     validation_bytes: int
+    digest: str = ""  # names tokenizer, text and length; a checkpoint goes on with the same data only
 
     @property
     def tokens_per_byte(self) -> float:

@@ -63,7 +63,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, capsys
     damaged.write_bytes(damaged.read_bytes()[:100])
     run_training(config, folder, resume="auto", show_progress=False)
     said = capsys.readouterr().out
-    assert "step-00000060 is damaged (optimizer.bin has changed); the one before is used." in said
+    assert "step-00000060 is damaged (optimizer.bin has changed); it is passed over." in said
     assert "going on from" in said
     assert weights(folder) == before
     assert checkpoints.find_last(folder / "checkpoints").name == "step-00000060"
@@ -100,9 +100,11 @@ def test_a_checkpoint_of_other_settings_is_refused_and_the_differences_named(fin
 
 def test_another_number_of_processes_is_refused(finished):
     _, config = finished
-    saved = {"config": config.as_dict(), "processes": 2}
-    with pytest.raises(ValueError, match="processes: 2 in the checkpoint, 1 now"):
-        checkpoints.check_same_run("step", saved, config, 1)
+    saved = checkpoints.Identity(config, 2, "cuda", "fp16", "some data").as_dict()
+    with pytest.raises(ValueError, match="written by a run with other settings") as error:
+        checkpoints.check_same_run("step", saved, checkpoints.Identity(config, 1, "cpu", "fp32", "other data"))
+    for part in ("processes: 2 in the", "device: 'cuda'", "precision: 'fp16' in the checkpoint, 'fp32'", "data: 'some"):
+        assert part in str(error.value)
 
 
 def test_an_old_run_is_not_written_over(finished):
@@ -116,6 +118,54 @@ def test_resume_with_nothing_there_starts_from_the_beginning_and_says_so(tmp_pat
     assert "nothing to resume in" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"--resume .*nowhere: its list of files is missing"):
         run_training(small_config(), tmp_path / "newer", resume=str(tmp_path / "nowhere"), show_progress=False)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_newer_checkpoints_do_not_cost_the_new_ones(tmp_path, keep):
+    config = small_config({"save_steps": 10, "eval_steps": 10}, keep_checkpoints=keep)
+    run_training(config, tmp_path, show_progress=False)
+    folder = tmp_path / "checkpoints"
+    before = weights(tmp_path)
+    for path in folder.iterdir():
+        (path / "optimizer.bin").write_bytes(b"")
+    there = []
+    run_training(
+        config,
+        tmp_path,
+        resume="auto",
+        on_checkpoint=lambda path, step: there.append((step, checkpoints.find_last(folder, lambda _: None) == path)),
+        show_progress=False,
+    )
+    assert there == [(step, True) for step in range(10, 61, 10)]
+    assert weights(tmp_path) == before
+
+
+def test_an_older_checkpoint_goes_on_in_a_folder_of_its_own(finished, tmp_path):
+    folder, config = finished
+    older = folder / "checkpoints" / "step-00000040"
+    with pytest.raises(ValueError, match=r"such as step-00000060. Choose another --output"):
+        run_training(config, folder, resume=str(older), show_progress=False)
+    run_training(config, tmp_path / "branch", resume=str(older), show_progress=False)
+    assert weights(tmp_path / "branch") == weights(folder)
+    with pytest.raises(ValueError, match="holds other checkpoints"):
+        run_training(config, tmp_path / "branch", resume=str(older), show_progress=False)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"files": {"a": {}}}', '{"files": []}', "{"])
+def test_a_list_of_checksums_that_is_none_is_damage(finished, content):
+    folder, _ = finished
+    (folder / "checkpoints" / "step-00000060" / "artifact.json").write_text(content)
+    assert checkpoints.find_last(folder / "checkpoints").name == "step-00000040"
+
+
+def test_the_log_of_a_resumed_run_is_that_of_an_undisturbed_one(tmp_path):
+    config = small_config({"save_steps": 5, "eval_steps": 5, "train_steps": 20}, log_steps=10, keep_checkpoints=9)
+    whole = run_training(config, tmp_path / "a", show_progress=False)
+    middle = tmp_path / "a" / "checkpoints" / "step-00000005"
+    resumed = run_training(config, tmp_path / "b", resume=str(middle), show_progress=False)
+    losses = [[entry["loss"] for entry in run.history if "loss" in entry] for run in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 2
 
 
 def test_presets_are_the_tutorials_settings():

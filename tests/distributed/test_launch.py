@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,14 +51,13 @@ def test_one_process_and_two_give_the_same_curve_and_weights(tmp_path):
     common = ["-m", "course_utils.train", "--profile", "tiny", "--max-steps", "40", "--precision", "fp32"]
     common += ["--log-steps", "1", "--keywords", "plt", "pd", "--output"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    two = launch(
-        *torchrun, *common, tmp_path / "two",
-        variables={"COURSE_BATCH_SIZE": "4", "ACCELERATE_USE_CPU": "true", "COURSE_ACCUMULATION_STEPS": "2"},
-    )  # fmt: skip
+    variables = {"COURSE_BATCH_SIZE": "4", "ACCELERATE_USE_CPU": "true", "COURSE_ACCUMULATION_STEPS": "2"}
+    variables |= {"COURSE_EVAL_STEPS": "20", "COURSE_SAVE_STEPS": "20"}
+    two = launch(*torchrun, *common, tmp_path / "two", variables=variables)
     assert result_of(two)["processes"] == 2  # a launcher can silently start one
     one = launch(
         sys.executable, *common, tmp_path / "one",
-        variables={"COURSE_BATCH_SIZE": "16"},
+        variables={"COURSE_BATCH_SIZE": "16", "ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     assert result_of(one)["processes"] == 1
     assert result_of(one)["tokens"] == result_of(two)["tokens"]
@@ -69,9 +69,15 @@ def test_one_process_and_two_give_the_same_curve_and_weights(tmp_path):
         torch.testing.assert_close(second[name], weight, rtol=0, atol=1e-3)
     logs = sorted(p.name for p in (tmp_path / "two" / "logs").glob("*.log"))
     assert logs == ["process-0.log", "process-1.log"]
-    assert len(list((tmp_path / "two" / "logs").rglob("events*"))) == len(
-        list((tmp_path / "one" / "logs").rglob("events*"))
-    )  # only the main process writes metrics
+    events = [len(list((tmp_path / name / "logs").rglob("events*"))) for name in ("one", "two")]
+    assert events[0] == events[1] > 0  # only the main process writes metrics
+
+    weights = (tmp_path / "two" / "final" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000040")
+    resumed = launch(*torchrun, *common, tmp_path / "two", "--resume", "auto", variables=variables)
+    assert result_of(resumed)["steps"] == 40
+    assert "going on from" in resumed.stdout
+    assert (tmp_path / "two" / "final" / "model.safetensors").read_bytes() == weights
 
 
 def test_accelerate_launch_as_the_readme_says_and_resume_auto(tmp_path):

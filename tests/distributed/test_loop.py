@@ -216,6 +216,8 @@ def test_a_finite_run_ends_with_the_data(tmp_path, little_data):
     summary = run_training(config, tmp_path, show_progress=False)
     assert summary.steps == math.ceil(rows / 64)
     assert summary.tokens == rows * 32
+    again = run_training(config, tmp_path, resume="auto", show_progress=False)
+    assert (again.steps, again.tokens) == (summary.steps, summary.tokens)  # no second pass
     one_pass = small_config(profile | {"train_steps": -1})
     assert run_training(one_pass, tmp_path / "one", show_progress=False).steps == summary.steps
 
@@ -286,6 +288,33 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
     assert last.name == "step-00000020"
     weights = torch.load(last / "optimizer.bin", weights_only=True)["state"]
     assert all(torch.isfinite(state["exp_avg"]).all() for state in weights.values())
+
+
+def test_a_model_that_cannot_be_evaluated_is_not_saved(tmp_path):
+    config = small_config({"train_steps": 60, "save_steps": 10, "eval_steps": 10})
+    run = prepared(config, tmp_path)
+    step = run.optimizer.optimizer.step
+
+    def ruin_after_step_20(*arguments, **options):
+        step(*arguments, **options)
+        if run.position.step == 19:
+            run.model.transformer.wte.weight.data.fill_(math.nan)
+
+    run.optimizer.optimizer.step = ruin_after_step_20
+    with pytest.raises(loop.TrainingDiverged, match=r"step 20 of 60 .*held-out loss is nan.*step-00000010"):
+        loop.train(run, tmp_path, show_progress=False)
+    assert checkpoints.find_last(tmp_path / "checkpoints").name == "step-00000010"
+
+
+def test_a_run_of_skipped_steps_is_stopped(tmp_path):
+    """The scaler of fp16 exists on GPUs only; what the loop makes of its skipped steps is looked at here."""
+    run = prepared(small_config(), tmp_path)
+    skipped = loop.StepResult(5.0, math.inf, 1e-3, 10, skipped=True)
+    loop._check_result(run, skipped, loop.MOST_SKIPS - 1, tmp_path)
+    with pytest.raises(loop.TrainingDiverged, match="length of the gradient inf"):
+        loop._check_result(run, skipped, loop.MOST_SKIPS, tmp_path)
+    with pytest.raises(loop.TrainingDiverged):
+        loop._check_result(run, replace(skipped, skipped=False), 0, tmp_path)
 
 
 def test_too_few_rows_are_refused_with_the_numbers(tmp_path):

@@ -75,7 +75,7 @@ def test_gradients_are_scaled_in_place_and_missing_ones_left_alone():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     model[0](torch.ones(1, 2)).sum().backward()
     before = model[0].weight.grad.clone()
-    scale_gradients(model, 0.5)
+    scale_gradients(model, torch.tensor(0.5))
     assert torch.equal(model[0].weight.grad, before / 2)
     assert model[1].weight.grad is None
 
