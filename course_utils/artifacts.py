@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from course_utils.data import (
     licenses,
     mixture,
     packing,
+    paraphrases,
     sources,
     tokenization,
 )
 from course_utils.data.corpus import Location
 from course_utils.environment import choose_device, choose_precision
-from course_utils.models import causal
+from course_utils.models import causal, encoder
 from course_utils.profiles import PROFILES, Profile
 from course_utils.training import checkpoints, evaluation, loaders, loop, losses, optimization, pretraining
 
@@ -260,7 +261,7 @@ def _trainer_factory(profile: Profile):
 def _model_key(profile: Profile) -> dict[str, Any]:
     return {
         "data": [_packed(profile, split).digest for split in ("train", "validation")],
-        "profile": asdict(replace(profile, push_to_hub=False)),
+        "profile": profile.pretraining,
         "device": choose_device().type,
         "precision": choose_precision().name,
         "code": cache.code_fingerprint(causal, pretraining),
@@ -280,6 +281,33 @@ def training_history(profile: Profile) -> list[dict[str, float]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def encoder_folder(name: str, pairs: str) -> str:
+    """Where an encoder for fine-tuning is: `course` is the installed package, `scratch` a small BERT made here.
+
+    Without the package, `course` is `scratch`, too, and that is said. Anything else is a folder or a Hub id, and is
+    returned as it is. Raises `ValueError` for packaged weights that are not the published ones.
+    """
+    packaged = encoder.packaged_encoder() if name == "course" else None
+    if packaged is not None:
+        return str(packaged)
+    if name not in ("course", "scratch"):
+        return name
+    if name == "course":
+        print(
+            f"The package {encoder.PACKAGE} is not installed, so a small BERT with random weights takes its place. It "
+            f"shows the mechanics only; its results mean nothing. For real results: {encoder.INSTALL}"
+        )
+    train = paraphrases.load_pairs(pairs)["train"]
+    texts = [text for column in paraphrases.text_columns(train.column_names) for text in train[column]]
+    key = {
+        "texts": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
+        "code": cache.code_fingerprint(encoder),
+        **cache.library_versions("tokenizers", "transformers"),
+    }
+    made = cache.build_once("scratch_encoder", key, lambda folder: encoder.save_scratch_encoder(folder, texts))
+    return str(made.path)
+
+
 @dataclass(frozen=True)
 class Reference:
     """Curves of reference runs: a band (tokens, low, high, name) or None, and further named curves."""
@@ -293,7 +321,8 @@ def reference_runs(profile: Profile, data: pretraining.PackedData) -> Reference:
     path = REFERENCES / f"{profile.name}.json"
     saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     held_out = [data.validation_tokens, data.validation_bytes]
-    if saved is None or profile != PROFILES[profile.name] or saved["held_out"] != held_out:
+    changed = profile.pretraining != PROFILES[profile.name].pretraining if profile.name in PROFILES else True
+    if saved is None or changed or saved["held_out"] != held_out:
         print("No reference curve: this run has another profile, other data or another tokenizer than the saved ones.")
         return Reference(None, {})
     band = (saved["tokens"], saved["low"], saved["high"], f"reference runs ({len(saved['seeds'])} seeds)")

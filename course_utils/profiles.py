@@ -14,6 +14,10 @@ from typing import Any
 OTHER_VARIABLES = frozenset({"COURSE_PROFILE", "COURSE_HOME", "COURSE_SOURCE"})
 
 
+# Fields that no pretrained model depends on.
+_LATER = ("pairs", "sentences", "encoder", "finetune_", "push_to_hub")
+
+
 def setting(default: Any, unit: str, text: str) -> Any:
     """Make a dataclass field that carries its unit and a sentence."""
     return field(default=default, metadata={"unit": unit, "text": text})
@@ -48,6 +52,15 @@ class Profile:
     save_steps: int = setting(100, "optimizer steps", "Distance between two checkpoints.")
     eval_sequences: int = setting(500, "sequences", "Held-out sequences per evaluation.")
     seed: int = setting(1, "-", "Seed of everything that is random.")
+    pairs: str = setting("course-pairs", "location", "Sentence pairs: course-pairs, a folder or a Hub id.")
+    sentences: str = setting("course-sentences", "location", "Labelled sentences: as for the pairs.")
+    encoder: str = setting("course", "location", "Model to fine-tune: course, scratch, a folder or a Hub id.")
+    finetune_epochs: int = setting(5, "epochs", "Passes over the pairs, each in both orders.")
+    finetune_rate: float = setting(1e-4, "-", "Peak learning rate of the fine-tuning.")
+    finetune_batch: int = setting(16, "pairs", "Pairs per device and step of the fine-tuning.")
+    finetune_dropout: float = setting(0.1, "share", "Values set to 0 while fine-tuning.")
+    finetune_pairs: int = setting(0, "pairs", "Most pairs to train on; 0 takes all.")
+    finetune_seeds: int = setting(3, "runs", "Fine-tunings with different seeds.")
     push_to_hub: bool = setting(False, "-", "Push models to the Hub (needs a login).")
 
     def __post_init__(self) -> None:
@@ -62,14 +75,22 @@ class Profile:
             "eval_sequences",
         ):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("corpus_bytes", "warmup_steps", "weight_decay", "seed"):
+        for name in ("finetune_epochs", "finetune_batch", "finetune_seeds"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("corpus_bytes", "warmup_steps", "weight_decay", "seed", "finetune_pairs"):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "vocab_size", self.vocab_size >= 260, "at least 260 (256 bytes and the special tokens)")
         _require(self, "library_share", 0 <= self.library_share <= 1, "between 0 and 1")
-        _require(self, "learning_rate", self.learning_rate > 0, "greater than 0")
+        for name in ("learning_rate", "finetune_rate"):
+            _require(self, name, getattr(self, name) > 0, "greater than 0")
         _require(self, "train_steps", self.train_steps == -1 or self.train_steps >= 1, "at least 1, or -1 for one pass")
         _require(self, "save_steps", self.save_steps % self.eval_steps == 0, "a multiple of eval_steps")
         _require(self, "model_width", self.model_width % self.model_heads == 0, "a multiple of model_heads")
+
+    @property
+    def pretraining(self) -> dict[str, Any]:
+        """The values that a pretrained model depends on: all but those of fine-tuning and of the Hub."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith(_LATER)}
 
     @property
     def tokens_per_step(self) -> int:
@@ -101,6 +122,9 @@ PROFILES: Mapping[str, Profile] = {
         eval_steps=20,
         save_steps=40,
         eval_sequences=120,
+        finetune_epochs=2,
+        finetune_pairs=64,
+        finetune_seeds=2,
     ),
     # A model that visibly learns in about ten minutes on two cores.
     "laptop": Profile(
@@ -131,6 +155,12 @@ PROFILES: Mapping[str, Profile] = {
         eval_steps=5000,
         save_steps=5000,
         eval_sequences=5000,
+        pairs="nyu-mll/glue:mrpc",
+        sentences="nyu-mll/glue:sst2",
+        encoder="bert-base-uncased",
+        finetune_epochs=3,
+        finetune_rate=5e-5,
+        finetune_batch=8,
     ),
 }
 

@@ -12,7 +12,7 @@ Schedule = Literal["cosine", "linear", "constant_with_warmup"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "none"]
 # Settings that change what is printed or kept, never the weights: a resumed run may have others.
-_FREE = {"log_steps", "keep_checkpoints", "tracker", "profile.eval_steps", "profile.save_steps", "profile.push_to_hub"}
+_FREE = {"log_steps", "keep_checkpoints", "tracker", "profile.eval_steps", "profile.save_steps"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TrainConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as JSON has them."""
-        return json.loads(json.dumps(asdict(self)))
+        return json.loads(json.dumps(asdict(self) | {"profile": self.profile.pretraining}))
 
 
 def differences(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:

