@@ -1,4 +1,4 @@
-"""The fine-tuning script: `python -m course_utils.finetune --pairs course-pairs --encoder course --epochs 5`.
+"""The fine-tuning script: `python -m course_utils.finetune --pairs course-pairs --encoder course --epochs 4`.
 
 Also for `accelerate launch -m`, `torchrun -m` and `notebook_launcher(run_finetuning, …)`. The last line printed is the
 result as JSON: accuracy and F1 on validation and test.

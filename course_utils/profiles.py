@@ -55,10 +55,10 @@ class Profile:
     pairs: str = setting("course-pairs", "location", "Sentence pairs: course-pairs, a folder or a Hub id.")
     sentences: str = setting("course-sentences", "location", "Labelled sentences: as for the pairs.")
     encoder: str = setting("course", "location", "Model to fine-tune: course, scratch, a folder or a Hub id.")
-    finetune_epochs: int = setting(5, "epochs", "Passes over the pairs, each in both orders.")
+    finetune_epochs: int = setting(4, "epochs", "Passes over the pairs, each in both orders.")
     finetune_rate: float = setting(1e-4, "-", "Peak learning rate of the fine-tuning.")
-    finetune_batch: int = setting(16, "pairs", "Pairs per device and step of the fine-tuning.")
-    finetune_dropout: float = setting(0.1, "share", "Values set to 0 while fine-tuning.")
+    finetune_batch: int = setting(8, "pairs", "Pairs per device and step of the fine-tuning.")
+    finetune_dropout: float = setting(0.0, "share", "Values set to 0 while fine-tuning.")
     finetune_pairs: int = setting(0, "pairs", "Most pairs to train on; 0 takes all.")
     finetune_seeds: int = setting(3, "runs", "Fine-tunings with different seeds.")
     push_to_hub: bool = setting(False, "-", "Push models to the Hub (needs a login).")
@@ -122,7 +122,7 @@ PROFILES: Mapping[str, Profile] = {
         eval_steps=20,
         save_steps=40,
         eval_sequences=120,
-        finetune_epochs=2,
+        finetune_epochs=1,
         finetune_pairs=64,
         finetune_seeds=2,
     ),
@@ -160,7 +160,7 @@ PROFILES: Mapping[str, Profile] = {
         encoder="bert-base-uncased",
         finetune_epochs=3,
         finetune_rate=5e-5,
-        finetune_batch=8,
+        finetune_dropout=0.1,
     ),
 }
 

@@ -44,6 +44,7 @@ class FinetuneConfig:
     seed: int = 1
     warmup: float = 0.1
     weight_decay: float = 0.01
+    head_factor: float = 10.0  # the fresh head learns this much faster than the pretrained layers
     dropout: float = 0.1  # share of values set to 0 while training
     both_orders: bool = True  # train and answer in both orders: whether texts agree does not depend on the order
     max_pairs: int = 0  # most training pairs; 0 takes all
@@ -53,9 +54,9 @@ class FinetuneConfig:
         lowest = {"epochs": 1, "batch_size": 1}
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name == "learning_rate":
+            if f.name in ("learning_rate", "head_factor"):
                 if not value > 0:
-                    raise ValueError(f"learning_rate = {value!r} is not allowed; it must be greater than 0.")
+                    raise ValueError(f"{f.name} = {value!r} is not allowed; it must be greater than 0.")
             elif value < lowest.get(f.name, 0):
                 raise ValueError(f"{f.name} = {value!r} is not allowed; it must be at least {lowest.get(f.name, 0)}.")
         for name in ("warmup", "dropout"):
@@ -174,7 +175,13 @@ def make_optimizer(
 
     `fused` is fastest, but hides from Accelerate which steps the gradient scaler of fp16 skipped.
     """
-    groups = get_grouped_params(model, config.weight_decay)
+    head = {id(p) for name, p in model.named_parameters() if "classifier" in name.partition(".")[0]}
+    groups = []
+    for group in get_grouped_params(model, config.weight_decay):
+        for fresh in (False, True):
+            chosen = [p for p in group["params"] if (id(p) in head) == fresh]
+            rate = config.learning_rate * (config.head_factor if fresh else 1)
+            groups.append(group | {"params": chosen, "lr": rate})
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
     return optimizer, get_scheduler("linear", optimizer, int(config.warmup * steps), steps)
 

@@ -226,8 +226,17 @@ def test_each_pair_is_trained_on_in_both_orders_and_held_out_pairs_stay():
 def test_real_transfer_beats_every_baseline():
     """A third of the training that the notebook does is enough to be clearly better than counting words."""
     location = artifacts.encoder_folder("course", PAIRS)
-    config = FinetuneConfig(epochs=3, learning_rate=1e-4, batch_size=16)
+    config = FinetuneConfig(epochs=3, learning_rate=1e-4, batch_size=16, dropout=0.0)
     result = finetuning.finetune(PAIRS, location, config, show_progress=False)
     accuracy = {split: metrics["accuracy"] for split, metrics in result.metrics.items()}
     print(accuracy, f"{result.seconds:.0f} s")
     assert sum(accuracy.values()) / 2 > 0.66
+
+
+def test_the_head_learns_faster_and_everything_is_optimized_once(scratch):
+    model, _ = finetuning.load_classifier(scratch)
+    optimizer, _ = finetuning.make_optimizer(model, FinetuneConfig(learning_rate=1e-4, warmup=0), 10)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(1e-3 if name.startswith("classifier") else 1e-4), name
