@@ -34,6 +34,11 @@ class Precision:
         return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.name]
 
     @property
+    def mixed_precision(self) -> str:
+        """What `Accelerator` calls it."""
+        return "no" if self.name == "fp32" else self.name
+
+    @property
     def trainer_flags(self) -> dict[str, bool]:
         """The switches that `TrainingArguments` wants for it."""
         return {"bf16": self.name == "bf16", "fp16": self.name == "fp16"}

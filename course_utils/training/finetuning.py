@@ -234,7 +234,7 @@ def finetune(pairs_location: str, encoder_location: str, config: FinetuneConfig,
         torch.set_num_threads(1)  # a process that a notebook forked cannot use the notebook's threads
     accelerator = Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision={"fp32": "no"}.get(precision.name, precision.name),
+        mixed_precision=precision.mixed_precision,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed),
     )
     set_seed(config.seed)

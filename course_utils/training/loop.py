@@ -95,7 +95,7 @@ def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerat
     precision = _precision(config, device)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision={"fp32": "no"}.get(precision.name, precision.name),
+        mixed_precision=precision.mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.profile.accumulation_steps),
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False, non_blocking=device.type == "cuda"),
         log_with=None if config.tracker == "none" else config.tracker,
