@@ -128,7 +128,7 @@ def in_both_orders(pairs: DatasetDict) -> DatasetDict:
 def tokenize_pairs(
     pairs: DatasetDict, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None] = print
 ) -> DatasetDict:
-    """Encode sentences without padding, drop the text, rename label to labels: ready for a data loader (B1).
+    """Encode sentences without padding, drop the text, rename label to labels: ready for a data loader.
 
     A pair longer than the tokenizer's limit is cut, and `say` tells how many were.
     """
@@ -153,7 +153,7 @@ def tokenize_pairs(
 def make_loaders(
     encoded: DatasetDict, tokenizer: PreTrainedTokenizerBase, config: FinetuneConfig
 ) -> dict[str, DataLoader]:
-    """Make a loader for each split; a batch is padded to its own longest row, the training rows are shuffled (B2)."""
+    """Make a loader for each split; a batch is padded to its own longest row, the training rows are shuffled."""
     collate = DataCollatorWithPadding(tokenizer)
     loaders = {}
     for split, rows in encoded.items():
@@ -194,7 +194,7 @@ def _held_out(loaders: Mapping[str, Any], split: str, accelerator: Accelerator) 
 def classify(
     model: torch.nn.Module, loader: DataLoader, accelerator: Accelerator, exchanged: DataLoader | None = None
 ) -> tuple[dict[str, float] | None, list[int], list[float]]:
-    """Return metrics, predictions and probabilities of label 1, each row once, on every process (B4).
+    """Return metrics, predictions and probabilities of label 1, each row once, on every process.
 
     With `exchanged`, the same rows with their sentences in the other order, the answer is the mean of both
     probabilities. The metrics are None where the labels are hidden.
@@ -224,7 +224,7 @@ def _probabilities(
 
 
 def finetune(pairs_location: str, encoder_location: str, config: FinetuneConfig, show_progress: bool = True) -> Result:
-    """Fine-tune the encoder on the pairs, on as many processes as were launched, and measure it (B6).
+    """Fine-tune the encoder on the pairs, on as many processes as were launched, and measure it.
 
     Batch size is per process. Raises `ValueError` for data that cannot be trained on.
     """
