@@ -1,11 +1,20 @@
 """Completing code with a trained model, and scoring the completions of common idioms; no training here."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    LogitsProcessorList,
+    Pipeline,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    set_seed,
+)
 
 # The four prompts of the tutorial (SYSTEMS A11): the comment says what the code should do.
 TUTORIAL_PROMPTS = {
@@ -70,6 +79,15 @@ class IdiomScore:
     probability: float
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Completions as far as they are written: their texts, the longest one's tokens, and what the prompt lost."""
+
+    texts: list[str]
+    tokens: int
+    tokens_cut: int
+
+
 def first_block(string: str) -> str:
     """Cut a completion where the next top-level block begins (class, def, comment, decorator, print, if), C11."""
     return _NEXT_BLOCK.split(string, maxsplit=1)[0].rstrip()
@@ -104,6 +122,76 @@ def complete_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
             **ids, max_new_tokens=_room(model, tokenizer, prompt, new_tokens), do_sample=False, num_beams=1
         )
     return tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def stream_completions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    new_tokens: int = 32,
+    candidates: int = 1,
+    temperature: float = 0.4,
+    top_p: float = 0.95,
+    top_k: int = 0,
+    seed: int = 1,
+    one_block: bool = True,
+) -> Iterator[Progress]:
+    """Sample completions side by side, and yield all of them after every token; who stops iterating ends the work.
+
+    Temperature 0 takes the most likely token, `top_k` 0 allows all. A prompt that leaves no room for `new_tokens` in
+    the context loses tokens on its left. With `one_block` a completion ends where the next top-level block begins. The
+    seed alone decides, also when several threads sample. Raises `ValueError` for an empty prompt and values out of
+    range.
+    """
+    context = model.config.max_position_embeddings
+    _check_sampling(new_tokens, context, candidates, temperature, top_p, top_k)
+    ids = _encode(tokenizer, prompt, model.device)["input_ids"]
+    cut = max(0, ids.shape[1] - (context - new_tokens))
+    inputs, cache = ids[:, cut:].repeat(candidates, 1), None  # (B, T)
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)] if temperature else [])
+    warpers += [TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    generator = torch.Generator().manual_seed(seed)
+    made: list[list[int]] = [[] for _ in range(candidates)]
+    texts, open_rows = [""] * candidates, set(range(candidates))
+    while open_rows and max(map(len, made)) < new_tokens:
+        with torch.inference_mode():
+            output = model(inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            scores = output.logits[:, -1].float().cpu()  # (B, V)
+            cache = output.past_key_values
+            chosen = scores.argmax(-1, keepdim=True)
+            if temperature:
+                chosen = torch.multinomial(warpers(inputs, scores).softmax(-1), 1, generator=generator)
+        inputs = chosen.to(model.device)  # (B, 1)
+        for row in sorted(open_rows):
+            token = chosen[row].item()
+            if token == tokenizer.eos_token_id:
+                open_rows.remove(row)
+                continue
+            made[row].append(token)
+            text = tokenizer.decode(made[row], skip_special_tokens=True).rstrip("\ufffd")  # half a character
+            texts[row] = first_block(text) if one_block else text
+            if texts[row] != text.rstrip() and one_block:
+                open_rows.remove(row)
+        yield Progress(list(texts), max(map(len, made)), cut)
+
+
+def _check_sampling(
+    new_tokens: int, context: int, candidates: int, temperature: float, top_p: float, top_k: int
+) -> None:
+    allowed = {
+        f"new_tokens is {new_tokens}; allowed are 1 to {context - 1}, since the context is {context}": (
+            1 <= new_tokens < context
+        ),
+        f"candidates is {candidates}; at least 1 is needed": candidates >= 1,
+        f"temperature is {temperature}; it cannot be negative, and 0 takes the most likely token": temperature >= 0,
+        f"top_p is {top_p}; it must be above 0 and at most 1": 0 < top_p <= 1,
+        f"top_k is {top_k}; it cannot be negative, and 0 allows every token": top_k >= 0,
+    }
+    for message, ok in allowed.items():
+        if not ok:
+            raise ValueError(message + ".")
 
 
 def score_idioms(
