@@ -1,0 +1,199 @@
+"""A confined child process: started, talked to within a deadline, ended, and cleaned up after.
+
+The thread that waits for an answer never touches the pipe, so that nothing a child does can hold it up.
+"""
+
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from course_utils.evaluation import levels, values
+from course_utils.evaluation.levels import Level
+
+DISK_LIMIT = 64 << 20  # bytes of the own folder
+_ENTRIES = 10_000  # files and folders in it
+_FILE_LIMIT, _OPEN_FILES = 16 << 20, 64  # together they bound what deleted but open files can hold
+_START_LIMIT = 60.0  # seconds; a crowded machine may take long to start Python
+_TICK = 0.05  # seconds between two looks at the clock and at the disk
+
+
+class Ended(BaseException):
+    """The program has failed for good. No `except Exception` in a test can catch it."""
+
+    def __init__(self, outcome: str, detail: str) -> None:
+        """Keep the outcome and what happened, in words."""
+        super().__init__(outcome, detail)
+        self.outcome, self.detail = outcome, detail
+
+
+class Unconfined(RuntimeError):
+    """The child could not be confined, so it ran nothing."""
+
+
+class Child:
+    """A process confined under `level`, for the length of a `with` block. Entering raises `Unconfined`.
+
+    time_limit in seconds from the moment it is ready, memory_limit in bytes. Setting `stop` ends it.
+    """
+
+    def __init__(self, level: Level, time_limit: float, memory_limit: int, stop: threading.Event | None = None) -> None:
+        """Start nothing yet."""
+        self.level, self.time_limit, self._stop = level, time_limit, stop or threading.Event()
+        self._limits = {"seconds": int(time_limit) + 1, "memory": memory_limit}
+        self._limits |= {"file_size": _FILE_LIMIT, "open_files": _OPEN_FILES, "processes": _most_processes()}
+        self._deadline = time.monotonic() + _START_LIMIT
+        self._requests: queue.SimpleQueue = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        self._talker = threading.Thread(target=self._talk, daemon=True)
+
+    def __enter__(self) -> "Child":
+        """Start the process and wait until it is confined."""
+        self._work = Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
+        self._process = None
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process and remove its folder."""
+        if self._process is not None:
+            self._kill()
+            self._requests.put(None)
+            self._talker.join(timeout=1)
+            if not self._talker.is_alive():  # at the weakest level, an escaped process may still hold the pipe
+                for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+                    pipe.close()
+        remove_folder(self._work)
+
+    def _start(self) -> None:
+        paths = levels.readable()
+        seen_as = levels.WORK if self.level == Level.BUBBLEWRAP else str(self._work)
+        self._process = subprocess.Popen(
+            levels.command(self.level, paths, DISK_LIMIT), cwd=self._work, env=levels.environment(seen_as), bufsize=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        self._talker.start()
+        setup = {
+            "limits": self._limits,
+            "landlock": self.level == Level.LANDLOCK,
+            "seccomp": self.level != Level.LIMITS,
+            "readable": [*paths, "/dev/urandom"],
+            "writable": [str(self._work), os.devnull],
+            "packages": levels.package_folders(),
+        }
+        try:
+            answer = self.exchange(setup)
+        except Ended as error:
+            words = self._process.stderr.read(2000).decode(errors="replace").strip()
+            raise Unconfined(words or error.detail) from error
+        if answer != ["ready"]:
+            raise Unconfined(str(answer[1]))
+        self._deadline = time.monotonic() + self.time_limit
+
+    def exchange(self, message: object) -> object:
+        """Send a message and return the answer, as JSON has it. Raises `Ended` if the child gives none."""
+        self._requests.put(values.packed(message))
+        while True:
+            try:
+                answer = self._answers.get(timeout=_TICK)
+                break
+            except queue.Empty:
+                self._watch()
+        if isinstance(answer, OSError | EOFError):
+            self.end(*self._cause_of_death())
+        if isinstance(answer, ValueError):
+            self.end("crash", f"it wrote something else to the pipe than answers: {answer}")
+        return answer
+
+    def end(self, outcome: str, detail: str) -> None:
+        """End the process, and raise `Ended` with what happened."""
+        self._kill()
+        raise Ended(outcome, detail)
+
+    def _talk(self) -> None:
+        requests, answers = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for message in iter(self._requests.get, None):
+            try:
+                values.send(requests, message)
+                self._answers.put(values.receive(answers))
+            except (OSError, EOFError, ValueError) as error:
+                self._answers.put(error)
+
+    def _watch(self) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        if time.monotonic() > self._deadline:
+            self.end("time-out", f"no end after {self.time_limit:g} s")
+        if _is_too_large(self._work):
+            self.end("forbidden", f"it wrote more than {DISK_LIMIT >> 20} MB or {_ENTRIES} files")
+
+    def _cause_of_death(self) -> tuple[str, str]:
+        try:
+            code = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return "crash", "it closed the pipe"
+        number = -code if code < 0 else code - 128 if self.level == Level.BUBBLEWRAP else 0  # bwrap passes it on so
+        if number == getattr(signal, "SIGXCPU", None):
+            return "time-out", f"more than {self._limits['seconds']} s of CPU time"
+        if number == getattr(signal, "SIGKILL", None):
+            return "memory", "the system killed it, as it does when memory is short"
+        return "crash", f"the process ended by signal {number}" if number > 0 else f"the process ended with code {code}"
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError, AttributeError):  # Windows has no process groups
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+
+
+def _most_processes() -> int | None:
+    """Return a limit that leaves a child 64 threads: no user has more processes than the machine (Linux)."""
+    load = Path("/proc/loadavg")
+    return int(load.read_text().split()[3].split("/")[1]) + 64 if load.exists() else None
+
+
+def _is_too_large(folder: Path) -> bool:
+    """Say whether a folder holds too much, or hides how much it holds."""
+    size, entries, folders = 0, 0, [str(folder)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as found:
+                for entry in found:
+                    entries += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        size += entry.stat(follow_symlinks=False).st_size
+                    if size > DISK_LIMIT or entries > _ENTRIES:
+                        return True
+        except FileNotFoundError:  # deleted in the meantime
+            continue
+        except OSError:  # unreadable, or too deep to look into
+            return True
+    return False
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder whatever is in it: unreadable folders, thousands of levels, or nothing any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    with suppress(OSError, RecursionError):
+        for path, names, _ in os.walk(folder):
+            for name in names:
+                if not (Path(path) / name).is_symlink():
+                    (Path(path) / name).chmod(0o700)
+    if shutil.which("rm"):  # shutil gives up on deep trees
+        subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,121 @@
+"""The three ways to confine a child, what each promises, and how a child is started under it.
+
+`PROMISES` is what the adversarial tests hold each level to; nothing else is promised. No level hides whether a file
+exists, evens out timing, or protects from faults of the kernel.
+"""
+
+import os
+import re
+import sys
+import sysconfig
+from enum import StrEnum
+from pathlib import Path
+
+import course_utils
+
+
+class Level(StrEnum):
+    """Ways to confine a child, the strongest first."""
+
+    BUBBLEWRAP = "bubblewrap"  # own namespaces by the program bwrap, and the seccomp filter
+    LANDLOCK = "landlock"  # Landlock and the seccomp filter, both set by the child itself
+    LIMITS = "limits"  # resource limits only
+
+
+_STRONG, _ALL = frozenset({Level.BUBBLEWRAP, Level.LANDLOCK}), frozenset(Level)
+PROMISES = {
+    "verdict": ("a program cannot forge a pass: it never sees the test", _ALL),
+    "time": ("it ends at the time limit, and the harness never hangs", _ALL),
+    "memory": ("no process has more memory than the limit (Linux)", _ALL),
+    "output": ("what it prints goes nowhere", _ALL),
+    "environment": ("it reads no token of the environment (at `limits`: refuses to run while one is set)", _ALL),
+    "processes": ("it starts no other process, so nothing outlives it", _STRONG),
+    "signals": ("it cannot end, trace or read other processes", _STRONG),
+    "reading": ("it reads nothing but Python and installed libraries", _STRONG),
+    "writing": ("it writes in its own folder only, and changes no modes or owners", _STRONG),
+    "disk": ("that folder stays small", _STRONG),
+    "network": ("it reaches no network, this machine's neither", _STRONG),
+}
+OPT_IN = 'level="limits" (or strongest_level(allow_weak=True))'
+WORK = "/work"  # the own folder, as a child under bubblewrap sees it
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE)
+_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/localtime",
+           "/etc/ld.so.cache")  # fmt: skip
+
+
+def keeps(level: str, promise: str) -> bool:
+    """Say whether `level` makes this promise (a key of `PROMISES`)."""
+    return Level(level) in PROMISES[promise][1]
+
+
+def broken_promises(level: str) -> list[str]:
+    """Return in words what `level` does not promise."""
+    return [words for words, levels in PROMISES.values() if Level(level) not in levels]
+
+
+def promise_table() -> str:
+    """Return the promises as a Markdown table, one column for each level."""
+    lines = [f"| promise | {' | '.join(Level)} |", "|---|" + ":-:|" * len(Level)]
+    for words, levels in PROMISES.values():
+        lines.append(f"| {words} | {' | '.join('yes' if level in levels else 'no' for level in Level)} |")
+    return "\n".join(lines)
+
+
+def secret_names() -> list[str]:
+    """Return the names of environment variables that look like secrets.
+
+    Also of those that were deleted since this process started: its children can still read them in /proc.
+    """
+    names = set(os.environ)
+    at_start = Path("/proc/self/environ")
+    if at_start.exists():
+        names |= {entry.split(b"=")[0].decode(errors="replace") for entry in at_start.read_bytes().split(b"\0")}
+    return sorted(name for name in names if _SECRET.search(name))
+
+
+def package_folders() -> list[str]:
+    """Return the folders of installed packages that this process imports from."""
+    return [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+
+
+def readable(hidden: Path | None = None) -> list[str]:
+    """Return what a child may read: the standard library, shared libraries, installed packages.
+
+    `hidden` (this package, which has the tests of the course's problems) is left out, also where it is installed.
+    """
+    hidden = hidden or Path(course_utils.__file__).parent
+    standard = [sysconfig.get_path(name, vars={"base": sys.base_prefix}) for name in ("stdlib", "platstdlib")]
+    libraries = [f"{sys.base_prefix}/lib", *_SYSTEM]
+    paths = [Path(path) for path in (*standard, *libraries, *package_folders())]
+    return sorted({str(part) for path in paths if path.exists() for part in _without(path, hidden.resolve())})
+
+
+def _without(path: Path, hidden: Path) -> list[Path]:
+    if path.resolve() == hidden:
+        return []
+    if path.resolve() not in hidden.parents:
+        return [path]
+    return [part for entry in path.iterdir() for part in _without(entry, hidden)]
+
+
+def environment(work: str) -> dict[str, str]:
+    """Return the whole environment of a child; nothing of this process's own but what Windows needs."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    system = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
+    return {"PATH": os.defpath, "HOME": work, "TMPDIR": work, "LANG": "C.UTF-8", "MPLBACKEND": "Agg"} | threads | system
+
+
+def command(level: Level, readable_paths: list[str], disk_limit: int) -> list[str]:
+    """Return the command that starts a child: Python alone, or within bubblewrap's namespaces."""
+    own = str(Path(__file__).parent)
+    start = f"import sys; sys.path.insert(0, {own!r}); import sandbox_child; sandbox_child.main()"
+    python = getattr(sys, "_base_executable", None) or sys.executable  # starts without the virtual environment's set-up
+    child = [python, "-I", "-S", "-B", "-c", start]
+    if level != Level.BUBBLEWRAP:
+        return child
+    binds = [part for path in (*readable_paths, python, own) for part in ("--ro-bind", path, path)]
+    own_namespaces = [f"--unshare-{kind}" for kind in ("user", "ipc", "pid", "net", "uts", "cgroup-try")]
+    folder = ["--size", str(disk_limit), "--tmpfs", WORK, "--chdir", WORK]
+    devices = [part for name in ("/dev/null", "/dev/urandom") for part in ("--dev-bind", name, name)]
+    alone = [*own_namespaces, "--die-with-parent", "--cap-drop", "ALL"]
+    return ["bwrap", *alone, *binds, *devices, *folder, "--remount-ro", "/", "--", *child]
