@@ -1,1 +1,1 @@
-"""Measuring trained models: metrics, and later sandbox and problems."""
+"""Measuring trained models: metrics, language quality, programming problems and the sandbox that runs them."""

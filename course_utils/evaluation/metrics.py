@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from course_utils.evaluation.code_eval import CodeEval
+from course_utils.evaluation.code_eval import estimate_pass_at_k as estimate_pass_at_k
 from course_utils.evaluation.glue_mrpc import GlueMrpc
 
 
@@ -30,3 +32,11 @@ def bootstrap_interval(
     drawn = np.random.default_rng(seed).integers(len(right), size=(2000, len(right)))
     low, high = np.quantile(right[drawn].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def code_eval() -> CodeEval:
+    """Return a fresh metric with the call of evaluate's `code_eval`: pass@k of programs against tests.
+
+    `compute(references=, predictions=, k=)` runs every program in the sandbox; nothing has to be allowed beforehand.
+    """
+    return CodeEval(keep_in_memory=True)

@@ -42,6 +42,41 @@ from sklearn.ensemble import RandomForestRegressor
 """,
 }
 
+# What the book asks its model for (SYSTEMS C11).
+BOOK_PROMPTS = {
+    "rectangle": '''def area_of_rectangle(a: float, b: float):
+    """Return the area of the rectangle with these sides."""''',
+    "links": '''def get_urls_from_html(html):
+    """Get all links of an HTML page."""''',
+    "mean in NumPy": """# a function in native Python:
+def mean(a):
+    return sum(a) / len(a)
+
+# the same function using numpy:
+import numpy as np
+def mean(a):""",
+    "random forest": """X = np.random.randn(100, 100)
+y = np.random.randint(0, 2, 100)
+
+# fit a random forest classifier with 20 estimators""",
+}
+
+# What the blog asks its model for (SYSTEMS E9).
+BLOG_PROMPTS = {
+    "file size": '''def get_file_size(path):
+    """Return the size of a file in bytes."""''',
+    "unit test": """def is_even(value):
+    \"\"\"Return True if the value is even.\"\"\"
+    return value % 2 == 0
+
+# unit tests for is_even:
+assert""",
+    "classifier": """from transformers import AutoModelForSequenceClassification
+
+# load a BERT classifier with two labels
+model =""",
+}
+
 # (kind, prompt, continuation): idioms that every data-science script shares.
 IDIOMS = (
     ("alias", "import pandas as", " pd"),
@@ -64,6 +99,8 @@ IDIOMS = (
     ("syntax", "class Model:\n    def fit(self, X, y):\n        return", " self"),
 )
 
+# A line that is not indented ends the body of a function.
+_NEXT_STATEMENT = re.compile(r"\n(?=[^\s])")
 _NEXT_BLOCK = re.compile(r"\n(?=class\b|def\b|#|@|print\b|if\b)")
 
 
@@ -93,13 +130,23 @@ def first_block(string: str) -> str:
     return _NEXT_BLOCK.split(string, maxsplit=1)[0].rstrip()
 
 
+def function_body(string: str) -> str:
+    """Cut a completion where the function ends that its prompt began: before the next line without indentation."""
+    return _NEXT_STATEMENT.split(string, maxsplit=1)[0].rstrip()
+
+
 def complete_code(
     pipe: Pipeline, prompt: str, max_length: int = 64, num_completions: int = 4, seed: int = 1
 ) -> list[str]:
     """Sample completions at temperature 0.4 and top-p 0.95, each cut to its first block, without the prompt.
 
-    `max_length` counts new tokens only, and is lowered if prompt and completion would not fit into the context.
+    `max_length` counts new tokens only, and is lowered if prompt and completion would not fit into the context. The
+    same seed gives the same text. Raises `ValueError` for an empty prompt, one that fills the context, and a pipeline
+    without tokenizer.
     """
+    if pipe.tokenizer is None:
+        raise ValueError("the pipeline has no tokenizer; make it with pipeline(..., tokenizer=tokenizer).")
+    _encode(pipe.tokenizer, prompt, pipe.model.device)
     set_seed(seed)
     results = pipe(
         prompt,
@@ -192,6 +239,37 @@ def _check_sampling(
     for message, ok in allowed.items():
         if not ok:
             raise ValueError(message + ".")
+
+
+def sample_candidates(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    count: int,
+    new_tokens: int,
+    temperature: float = 0.4,
+    top_p: float = 0.95,
+    seed: int = 1,
+) -> list[str]:
+    """Sample `count` bodies for the function that the prompt begins, all in one batch; the same seed, the same text.
+
+    Raises `ValueError` for an empty prompt, or one that fills the context.
+    """
+    ids = _encode(tokenizer, prompt, model.device)
+    room = _room(model, tokenizer, prompt, new_tokens)
+    set_seed(seed)
+    with torch.inference_mode():
+        output = model.generate(
+            **ids,
+            max_new_tokens=room,
+            num_return_sequences=count,
+            do_sample=True,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=0,
+        )
+    texts = tokenizer.batch_decode(output[:, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [function_body(text) for text in texts]
 
 
 def score_idioms(

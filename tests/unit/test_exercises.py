@@ -54,6 +54,12 @@ def pack_stream(token_lists, eos_id):
     return [token for tokens in token_lists for token in [*tokens, eos_id]]
 
 
+def bins(confidences, hits, group):
+    pairs = sorted(zip(confidences, hits, strict=True), key=lambda pair: group(pair[0]))
+    groups = [list(rows) for _, rows in itertools.groupby(pairs, key=lambda pair: group(pair[0]))]
+    return sum(abs(sum(c for c, _ in rows) - sum(h for _, h in rows)) for rows in groups) / len(confidences)
+
+
 def cut(stream, length):
     return [stream[i : i + length] for i in range(0, len(stream) - length + 1, length)]
 
@@ -210,6 +216,19 @@ WRONG = {
         (lambda lengths, size: 1 - sum(lengths) / sum(max(lengths[i : i + size]) * size
                                                       for i in range(0, len(lengths), size)), r"expected  0"),
         (lambda lengths, size: sum(max(lengths) - n for n in lengths) / sum(lengths), r"share_padded\(\["),
+    ],
+    "07.pass_at_k": [
+        (lambda n, c, k: 1 - (1 - c / n) ** k, r"estimate_pass_at_k\("),
+        (lambda n, c, k: c / n, r"estimate_pass_at_k\("),
+        (lambda n, c, k: 1 - math.comb(c, k) / math.comb(n, k), r"estimate_pass_at_k\("),
+        (lambda n, c, k: math.comb(n - c, k) / math.comb(n, k), r"estimate_pass_at_k\("),
+        (lambda n, c, k: 1.0 if c else 0.0, r"expected  0\.\d"),
+    ],
+    "07.calibration_error": [
+        (lambda sure, hits: abs(sum(sure) - sum(hits)) / len(sure), r"calibration_error\(\["),
+        (lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / len(sure), "calibration_error"),
+        (lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
+        (lambda sure, hits: bins(sure, hits, lambda s: int(s * 10)) / 10, r"calibration_error\(\["),
     ],
 }  # fmt: skip
 
@@ -589,3 +608,26 @@ def test_own_log(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "has no files of TensorBoard" in said
     assert "two different steps" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({}, None),
+        ({"canonical_solution": "    return 2 * number + 1\n"}, "own solution fails its test"),
+        ({"test": "def check(candidate):\n    candidate(1)\n"}, "returns None passes, too"),
+        ({"test": "assert double(1) == 2\n"}, "defines no check"),
+        ({"entry_point": "twice"}, "do not define the entry_point 'twice'"),
+        ({"prompt": 3}, "prompt is 3"),
+    ],
+)
+def test_a_problem_of_your_own_is_run(changes, finding, capsys):
+    problem = {
+        "task_id": "mine/0",
+        "prompt": 'def double(number):\n    """Return twice the number."""\n',
+        "entry_point": "double",
+        "canonical_solution": "    return 2 * number\n",
+        "test": "def check(candidate):\n    assert candidate(4) == 8\n    assert candidate(0) == 0\n",
+    }
+    assert check("07.problem", problem | changes) is (finding is None)
+    assert (finding or "everything that can be checked is there") in capsys.readouterr().out

@@ -79,3 +79,37 @@ def test_completion_is_shortened_to_what_the_context_leaves(model, session_token
     completion = generation.complete_greedily(model, session_tokenizer, prompt, new_tokens=50)
     assert 0 < room < 50
     assert len(session_tokenizer(completion)["input_ids"]) <= room
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [
+        (" a + b\n\nprint(1)", " a + b"),
+        ("\n    x = 1\n\n    return x\n# next", "\n    x = 1\n\n    return x"),
+        ("\n\treturn 1\nx = 2", "\n\treturn 1"),
+        ("", ""),
+    ],
+)
+def test_function_body(text, body):
+    assert generation.function_body(text) == body
+
+
+def test_candidates_repeat_with_the_seed_and_end_with_the_function(model, session_tokenizer):
+    def draw(seed=1):
+        return generation.sample_candidates(model, session_tokenizer, "def f(x):\n    return", 4, 12, seed=seed)
+
+    assert len(draw()) == 4
+    assert draw() == draw() != draw(seed=2)
+    assert len(set(draw())) > 1
+    assert not any("\nd" in text or "\nx" in text for text in draw())
+
+
+def test_completing_needs_a_prompt_that_fits_and_a_tokenizer(model, session_tokenizer):
+    pipe = pipeline("text-generation", model=model, tokenizer=session_tokenizer)
+    with pytest.raises(ValueError, match="prompt is empty"):
+        generation.complete_code(pipe, "")
+    with pytest.raises(ValueError, match="context is 64; shorten the prompt"):
+        generation.sample_candidates(model, session_tokenizer, "x = 1\n" * 100, 2, 4)
+    pipe.tokenizer = None
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        generation.complete_code(pipe, "x =")

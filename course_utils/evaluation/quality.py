@@ -1,0 +1,63 @@
+"""How well a model predicts held-out code, token by token, as a table to group by project and by kind of token."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from pygments.lexers import PythonLexer
+from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from course_utils.evaluation.surprise import token_surprise
+
+WHITE_SPACE = "white space"
+_KINDS = {
+    Comment: "comment",
+    Keyword: "keyword",
+    Operator.Word: "keyword",  # and, or, not, in, is
+    Name: "name",
+    Number: "number",
+    String: "string",
+    Operator: "operator",
+    Punctuation: "operator",
+}
+
+
+def score_documents(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    documents: Iterable[Mapping[str, str]],
+    max_characters: int = 3000,
+    show_progress: bool = True,
+) -> pd.DataFrame:
+    """Return one row per token of the documents (columns repo_name and content), each cut to `max_characters`.
+
+    Columns: project, text, kind (of Python token), bits (surprise), num_bytes (of the text), confidence (probability of
+    the most likely token) and hit (whether that was the right one). Sums of bits over sums of bytes are bits per byte;
+    means of bits are losses in bits per token. Raises `ValueError` if there is no text.
+    """
+    rows = []
+    for document in tqdm(documents, unit=" documents", disable=not show_progress):
+        text = document["content"][:max_characters]
+        kinds = character_kinds(text)
+        for token in token_surprise(model, tokenizer, text) if text else ():
+            if token.bits is None:
+                continue
+            first = len(token.text) - len(token.text.lstrip())  # a leading space says nothing about the token's kind
+            kind = WHITE_SPACE if first == len(token.text) else kinds[token.start + first]
+            hit = token.text == token.expected
+            size = len(token.text.encode())
+            rows.append((document["repo_name"], token.text, kind, token.bits, size, token.probability, hit))
+    if not rows:
+        raise ValueError("there is no text to score: the documents are empty. Choose others.")
+    return pd.DataFrame(rows, columns=["project", "text", "kind", "bits", "num_bytes", "confidence", "hit"])
+
+
+def character_kinds(source: str) -> list[str]:
+    """Return the kind of Python token that each character of a source belongs to; works for code with errors, too."""
+    kinds = [WHITE_SPACE] * len(source)
+    for start, found, text in PythonLexer().get_tokens_unprocessed(source):
+        kind = next((name for group, name in _KINDS.items() if found in group), WHITE_SPACE)
+        kinds[start : start + len(text)] = [kind] * len(text)
+    return kinds

@@ -1,0 +1,101 @@
+"""pass@k: the estimator against brute force, the metric against the blog's example and hostile programs."""
+
+import itertools
+import math
+
+import evaluate
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from course_utils.evaluation import code_eval as module
+from course_utils.evaluation.metrics import code_eval, estimate_pass_at_k
+
+ADD = "assert add(2, 3) == 5"
+RIGHT, WRONG = "def add(a, b):\n    return a + b", "def add(a, b):\n    return a * b"
+
+
+def run(references, predictions, k=(1,), **options):
+    return code_eval().compute(references=references, predictions=predictions, k=list(k), **options)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_estimator_equals_counting_every_choice(n):
+    for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+        candidates = [True] * c + [False] * (n - c)
+        choices = list(itertools.combinations(candidates, k))
+        assert estimate_pass_at_k(n, c, k) == pytest.approx(sum(map(any, choices)) / len(choices))
+
+
+@given(st.integers(1, 400), st.data())
+def test_estimator_is_exact_where_binomials_are_huge(n, data):
+    c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    exact = 1 - math.comb(n - c, k) / math.comb(n, k)
+    assert estimate_pass_at_k(n, c, k) == pytest.approx(exact, abs=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(2, 1, 3), (2, 3, 1), (2, -1, 1), (2, 1, 0), (0, 0, 1)])
+def test_impossible_counts_are_refused(counts):
+    with pytest.raises(ValueError, match=r"is not defined: k must be between 1 and"):
+        estimate_pass_at_k(*counts)
+
+
+def test_example_of_the_blog():
+    scores, results = run([ADD], [[WRONG, RIGHT]], k=(1, 2))
+    assert scores == {"pass@1": 0.5, "pass@2": 1.0}
+    assert [number for number, _ in results[0]] == [0, 1]
+    assert [result["passed"] for _, result in results[0]] == [False, True]
+    assert results[0][1][1] == {"task_id": 0, "completion_id": 1, "passed": True, "result": "passed"}
+    assert results[0][0][1]["result"].startswith("failed: wrong answer")
+
+
+def test_humaneval_form_several_functions_and_own_names():
+    check = f"def check(candidate):\n    for total in (1, 2):\n        {ADD.replace('add', 'candidate')}\n\ncheck(add)"
+    two = (
+        "import math\nassert add(1, 1) == math.sqrt(4) and sub(1, 1) == 0\nassert [add(x, 1) for x in (1, 2)] == [2, 3]"
+    )
+    scores, results = run([check, two], [[RIGHT], [RIGHT + "\ndef sub(a, b):\n    return a - b\n"]])
+    assert scores == {"pass@1": 1.0}, results
+
+
+def test_k_beyond_the_candidates_is_left_out_and_said(capsys):
+    scores, _ = run([ADD], [[RIGHT, WRONG]], k=(1, 10, 100))
+    assert scores == {"pass@1": 0.5}
+    assert "pass@10, pass@100 left out: a problem has only 2 candidates" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("program", "result"),
+    [
+        ("def add(a, b:", "exception"),
+        ("x = 1", "exception"),
+        ("def add(a, b):\n    return type('Any', (), {'__eq__': lambda s, o: True})()", "wrong answer"),
+        ("import sys\nsys.exit(0)", "exception"),
+        ("import os\nos._exit(0)", "crash"),
+        ("def add(a, b):\n    while True: pass", "time-out"),
+    ],
+)
+def test_no_program_forges_a_pass(program, result):
+    scores, results = run([ADD], [[program]], timeout=1.5)
+    assert scores == {"pass@1": 0.0}
+    assert results[0][0][1]["result"].startswith(f"failed: {result}")
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [("assert add(", "test of problem 0 does not parse"), ("assert 1 == 1", "calls no function of the program")],
+)
+def test_broken_references_are_refused(reference, message):
+    with pytest.raises(ValueError, match=message):
+        run([reference], [[RIGHT]])
+
+
+def test_programs_must_be_strings():
+    with pytest.raises(ValueError, match="Predictions and/or references don't match the expected format"):
+        run([ADD], [[3]])
+
+
+def test_loads_by_path_as_evaluate_does():
+    metric = evaluate.load(module.__file__, keep_in_memory=True)
+    scores, _ = metric.compute(references=[ADD], predictions=[[RIGHT]], k=[1])
+    assert scores == {"pass@1": 1.0}
