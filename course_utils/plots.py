@@ -85,6 +85,19 @@ def histogram(values: Sequence[float], *, x: str, y: str, alt: str, bins: int = 
     _show(figure, alt)
 
 
+def heatmap(values: Sequence[Sequence[float]], *, x: str, y: str, alt: str, form: str = "{:.2f}") -> None:
+    """Draw a table of numbers between 0 and 1 as a grid, row 0 on top, the numbers written in it."""
+    figure, axes = _axes(x, y, height=0.5 + 0.42 * len(values))
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, line in enumerate(values):
+        for column, value in enumerate(line):
+            colour = "white" if value > 0.6 else "black"
+            axes.text(column, row, form.format(value), ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(values[0])))
+    axes.set_yticks(range(len(values)))
+    _show(figure, alt)
+
+
 def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), alt: str) -> None:
     """Draw steps as a row of boxes joined by arrows; the highlighted ones are filled: a map of what happens."""
     figure = Figure(figsize=(min(11, 1.35 * len(steps)), 0.95), layout="constrained")

@@ -5,7 +5,7 @@ import importlib
 
 from course_utils.exercises import Exercise
 
-_MODULES = ("start", "filtering", "tokenizer", "chunking", "pretraining", "accelerate", "finetuning", "evaluation")
+_MODULES = ("start", "filtering", "tokenizer", "chunking", "pretraining", "accelerate", "finetuning", "evaluation", "gpt")
 
 
 @functools.cache

@@ -54,6 +54,10 @@ def pack_stream(token_lists, eos_id):
     return [token for tokens in token_lists for token in [*tokens, eos_id]]
 
 
+def softmax(row):
+    return [math.exp(value) / sum(map(math.exp, row)) for value in row]
+
+
 def bins(confidences, hits, group):
     pairs = sorted(zip(confidences, hits, strict=True), key=lambda pair: group(pair[0]))
     groups = [list(rows) for _, rows in itertools.groupby(pairs, key=lambda pair: group(pair[0]))]
@@ -229,6 +233,26 @@ WRONG = {
         (lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / len(sure), "calibration_error"),
         (lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
         (lambda sure, hits: bins(sure, hits, lambda s: int(s * 10)) / 10, r"calibration_error\(\["),
+    ],
+    "08.attention_weights": [
+        (lambda scores: [softmax(row) for row in scores], r"attention_weights\(\[\["),
+        (lambda scores: [[w if j <= i else 0.0 for j, w in enumerate(softmax(row))]
+                         for i, row in enumerate(scores)], r"attention_weights\(\[\["),
+        (lambda scores: [[*softmax(row[:i]), *[0.0] * (len(row) - i)] for i, row in enumerate(scores)], r"expected"),
+        (lambda scores: [softmax(row[: i + 1]) for i, row in enumerate(scores)], r"attention_weights\(\[\["),
+    ],
+    "08.top_p": [
+        (lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"top_p\(\["),
+        (lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"top_p\(\["),
+        (lambda probs, p: [i for n, i in enumerate(sorted(range(len(probs)), key=lambda i: -probs[i]))
+                           if sum(sorted(probs)[::-1][: n + 1]) < p], r"got       \[\]"),
+        (lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p - 1e-9], r"top_p\(\["),
+    ],
+    "08.parameters": [
+        (lambda v, t, c, n: v * c + t * c + n * 12 * c * c, r"parameters\("),
+        (lambda v, t, c, n: 2 * v * c + t * c + n * (12 * c * c + 13 * c) + 2 * c, r"parameters\("),
+        (lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 13 * c), r"parameters\("),
+        (lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 9 * c) + 2 * c, r"parameters\("),
     ],
 }  # fmt: skip
 

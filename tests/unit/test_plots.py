@@ -18,6 +18,7 @@ DRAW = {
     "groups": lambda alt: plots.bars({"128": {"a": 2, "b": 1}, "256": {"a": 3, "b": 1}}, x="x", y="y", alt=alt),
     "ranking": lambda alt: plots.ranking({"MIT": 10, "BSD-3-Clause": 20}, x="files", alt=alt),
     "histogram": lambda alt: plots.histogram([1, 2, 3, 100, 0], x="tokens", y="files", alt=alt, log_x=True),
+    "heatmap": lambda alt: plots.heatmap([[1.0, 0.0], [0.3, 0.7]], x="seen", y="seeing", alt=alt),
     "flow": lambda alt: plots.flow(["code", "tokens", "model"], highlight=["tokens"], alt=alt),
 }
 
