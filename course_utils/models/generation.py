@@ -1,4 +1,7 @@
-"""Completing code with a trained model, and scoring the completions of common idioms; no training here."""
+"""Completing code with a trained model, and scoring the completions of common idioms; no training here.
+
+Choosing tokens by hand is the module decoding; its functions can be imported from here, too.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +18,11 @@ from transformers import (
     TopPLogitsWarper,
     set_seed,
 )
+
+from course_utils.models.decoding import generate_text as generate_text
+from course_utils.models.decoding import next_token_probabilities as next_token_probabilities
+from course_utils.models.decoding import text_to_token_ids as text_to_token_ids
+from course_utils.models.decoding import token_ids_to_text as token_ids_to_text
 
 # The four prompts of the tutorial (SYSTEMS A11): the comment says what the code should do.
 TUTORIAL_PROMPTS = {

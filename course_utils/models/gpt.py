@@ -1,0 +1,249 @@
+"""GPT-2 by hand in plain PyTorch: the whole model, and the cache of keys and values that makes generation fast.
+
+Weights that others published are read elsewhere (gpt2_weights), and so is the choice of the next token (decoding).
+Letters in comments: B rows, T tokens, C width (emb_dim), H heads, D = C / H, S tokens seen so far, V vocabulary.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# GPT-2 small as it was published: 124,439,808 parameters. The tutorial's model has no bias at queries, keys and values,
+# and an output layer of its own (qkv_bias and tie_weights False): 163,009,536.
+GPT_CONFIG_124M = {
+    "vocab_size": 50257,
+    "context_length": 1024,
+    "emb_dim": 768,
+    "n_heads": 12,
+    "n_layers": 12,
+    "drop_rate": 0.1,
+    "qkv_bias": True,
+    "tie_weights": True,
+}
+# `scale_attn_by_inverse_layer_idx`: block number i (from 1) divides its attention scores by i, as CodeParrot does.
+OPTIONAL = {"tie_weights": True, "scale_attn_by_inverse_layer_idx": False}
+_SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
+_SWITCHES = ("qkv_bias", *OPTIONAL)
+
+
+def check_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `cfg` with every key; those of `OPTIONAL` may be left out.
+
+    Raises `ValueError` for unknown and missing keys, sizes that are not positive, a dropout outside [0, 1), and heads
+    that do not divide the width.
+    """
+    known = {**GPT_CONFIG_124M, **OPTIONAL}
+    for key in cfg.keys() - known.keys():
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(known)}."
+        raise ValueError(f"the configuration has an unknown key {key!r}; {hint}")
+    cfg = {**OPTIONAL, **cfg}
+    missing = [key for key in known if key not in cfg]
+    if missing:
+        raise ValueError(f"the configuration lacks {', '.join(missing)}; GPT_CONFIG_124M shows values that fit.")
+    for key in _SIZES:
+        if type(cfg[key]) is not int or cfg[key] < 1:
+            raise ValueError(f"{key} is {cfg[key]!r}; it must be a whole number, at least 1.")
+    for key in _SWITCHES:
+        if type(cfg[key]) is not bool:
+            raise ValueError(f"{key} is {cfg[key]!r}; it must be True or False.")
+    if not 0 <= cfg["drop_rate"] < 1:
+        raise ValueError(f"drop_rate is {cfg['drop_rate']}; it must be at least 0 and less than 1.")
+    if cfg["emb_dim"] % cfg["n_heads"]:
+        raise ValueError(
+            f"{cfg['n_heads']} heads cannot share a width of {cfg['emb_dim']} equally; "
+            "choose n_heads so that it divides emb_dim."
+        )
+    return {key: cfg[key] for key in known}
+
+
+class KVCache:
+    """Keys and values of all tokens that a model has seen, so that a new token needs no second pass over the old ones.
+
+    For generation without gradients: make one, give it to `model(idx, cache)` with the new tokens only. `limit` tokens
+    fit (the model's context unless told); memory for them is taken at the first call.
+    """
+
+    def __init__(self, cfg: Mapping[str, Any], limit: int | None = None) -> None:
+        """Make an empty cache for a model of this configuration; raises `ValueError` if `limit` exceeds its context."""
+        self.limit = cfg["context_length"] if limit is None else limit
+        if not 1 <= self.limit <= cfg["context_length"]:
+            raise ValueError(f"a cache of {self.limit} tokens does not fit: the context is {cfg['context_length']}.")
+        self.length = 0
+        self._blocks: list[tuple[Tensor, Tensor] | None] = [None] * cfg["n_layers"]
+
+    def append(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values (B, H, T, D) of new tokens in one block; return those of all tokens, (B, H, S, D)."""
+        if self._blocks[block] is None:
+            rows, heads, _, size = keys.shape
+            room = (rows, heads, self.limit, size)
+            self._blocks[block] = keys.new_empty(room), values.new_empty(room)
+        stored, end = self._blocks[block], self.length + keys.shape[2]
+        for old, new in zip(stored, (keys, values), strict=True):
+            old[:, :, self.length : end] = new
+        return stored[0][:, :, :end], stored[1][:, :, :end]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make row `rows[i]` the new row i, for all i: rows may be dropped and repeated, as in a beam search."""
+        self._blocks = [block and (block[0][rows], block[1][rows]) for block in self._blocks]
+
+
+class LayerNorm(nn.Module):
+    """Give every vector mean 0 and variance 1, then scale and shift each dimension: the same as `torch.nn.LayerNorm`.
+
+    (x - mean) / sqrt(variance + eps) * scale + shift, over the last dimension, with the variance of the population
+    (divided by C, not C - 1). One fused kernel does it in a single pass.
+    """
+
+    eps = 1e-5
+
+    def __init__(self, emb_dim: int) -> None:
+        """Start without any scale or shift."""
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(emb_dim))
+        self.shift = nn.Parameter(torch.zeros(emb_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., C) -> (..., C)."""
+        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+
+
+class GELU(nn.Module):
+    """GPT-2's activation: x times the share of a normal distribution below x, approximated with tanh.
+
+    0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³))). That is what `F.gelu(approximate="tanh")` computes, in one
+    kernel instead of eight. Without "tanh" it is the exact integral, which differs by up to 0.0005: enough to be seen
+    in the logits of published weights.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to every value."""
+        return F.gelu(x, approximate="tanh")
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers, four times as wide in between: each token by itself, (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, cfg: Mapping[str, Any]) -> None:
+        """Size the layers by `emb_dim`."""
+        width = cfg["emb_dim"]
+        super().__init__(nn.Linear(width, 4 * width), GELU(), nn.Linear(4 * width, width))
+
+
+class MultiHeadAttention(nn.Module):
+    """Causal attention: every token collects from itself and the tokens before it, in several heads at once.
+
+    softmax(q kᵀ / sqrt(D)) v for each head, without ever storing the (T, T) weights where a fused kernel exists.
+    """
+
+    def __init__(self, cfg: Mapping[str, Any], block: int = 0) -> None:
+        """Make the attention of block number `block`, counted from 0."""
+        super().__init__()
+        width, self.n_heads, self.block = cfg["emb_dim"], cfg["n_heads"], block
+        self.qkv = nn.Linear(width, 3 * width, bias=cfg["qkv_bias"])  # one large product is faster than three
+        self.out_proj = nn.Linear(width, width)
+        self.drop_rate = cfg["drop_rate"]
+        divisor = block + 1 if cfg["scale_attn_by_inverse_layer_idx"] else 1
+        self.scale = 1 / (math.sqrt(width // self.n_heads) * divisor)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Let the tokens of x (B, T, C) attend to each other, and to those in the cache; (B, T, C)."""
+        parts = self.qkv(x).chunk(3, dim=-1)  # 3 times (B, T, C)
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in parts)  # (B, H, T, D)
+        mask = None
+        if cache is not None:
+            k, v = cache.append(self.block, k, v)  # (B, H, S, D)
+            if 1 < q.shape[2] < k.shape[2]:  # SDPA's own causal mask starts at the first token, not at the first new
+                mask = causal_mask(q.shape[2], k.shape[2], x.device)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.drop_rate if self.training else 0.0,
+            is_causal=mask is None and q.shape[2] > 1,  # a single token sees everything: nothing to mask
+            scale=self.scale,
+        )  # (B, H, T, D)
+        return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
+
+
+def causal_mask(new: int, total: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return which of `total` tokens each of the last `new` ones may see: True at or before its own place; (T, S)."""
+    return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then the feed-forward network, each normalised before and added to what came in."""
+
+    def __init__(self, cfg: Mapping[str, Any], block: int = 0) -> None:
+        """Make block number `block`, counted from 0."""
+        super().__init__()
+        self.norm1, self.att = LayerNorm(cfg["emb_dim"]), MultiHeadAttention(cfg, block)
+        self.norm2, self.ff = LayerNorm(cfg["emb_dim"]), FeedForward(cfg)
+        self.drop_shortcut = nn.Dropout(cfg["drop_rate"])
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Transform (B, T, C) -> (B, T, C)."""
+        x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
+        return x + self.drop_shortcut(self.ff(self.norm2(x)))
+
+
+class GPTModel(nn.Module):
+    """Token ids in, scores of every possible next token out: GPT-2, with its initial weights.
+
+    `cfg` has the keys of `GPT_CONFIG_124M`; `check_config` says what is allowed. (Radford et al., 2019, "Language
+    models are unsupervised multitask learners".)
+    """
+
+    def __init__(self, cfg: Mapping[str, Any]) -> None:
+        """Build the model; raises `ValueError` for a configuration that cannot be built."""
+        super().__init__()
+        self.cfg = cfg = check_config(cfg)
+        self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
+        self.pos_emb = nn.Embedding(cfg["context_length"], cfg["emb_dim"])
+        self.drop_emb = nn.Dropout(cfg["drop_rate"])
+        self.trf_blocks = nn.ModuleList(TransformerBlock(cfg, i) for i in range(cfg["n_layers"]))
+        self.final_norm = LayerNorm(cfg["emb_dim"])
+        self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
+        if cfg["tie_weights"]:  # a token's vector serves as its input and as the direction that predicts it
+            self.out_head.weight = self.tok_emb.weight
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights as GPT-2 did: normal with deviation 0.02, biases 0.
+
+        Every block adds to the residual stream twice. Its last layers start smaller by sqrt(2 x blocks), so that the
+        sum has the same size in a deep model as in a flat one.
+        """
+        smaller = 1 / math.sqrt(2 * self.cfg["n_layers"])
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                onto_residual = name.endswith(("att.out_proj", "ff.2"))
+                nn.init.normal_(module.weight, std=0.02 * (smaller if onto_residual else 1))
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Compute the logits (B, T, V) for token ids (B, T).
+
+        With a `cache`, `idx` are the tokens after those in it, and are added. Raises `ValueError` if all of them
+        together do not fit into the context.
+        """
+        start = 0 if cache is None else cache.length
+        end, limit = start + idx.shape[1], self.cfg["context_length"] if cache is None else cache.limit
+        if end > limit:
+            raise ValueError(
+                f"{end} tokens do not fit: the context is {limit}. "
+                f"Cut them, idx[:, -{limit}:], or build the model with a larger context_length."
+            )
+        x = self.drop_emb(self.tok_emb(idx) + self.pos_emb.weight[start:end])  # (B, T, C)
+        for block in self.trf_blocks:
+            x = block(x, cache)
+        if cache is not None:
+            cache.length = end  # only now: every block had to start at the same place
+        return self.out_head(self.final_norm(x))  # (B, T, V)
