@@ -43,6 +43,41 @@ def lines(
     _show(figure, alt)
 
 
+def plot_losses(
+    epochs_seen: Sequence[float],
+    tokens_seen: Sequence[int],
+    train_losses: Sequence[float],
+    val_losses: Sequence[float],
+    *,
+    alt: str,
+) -> None:
+    """Draw training and validation loss over epochs, at their true places, with a second axis for tokens.
+
+    Every pass over the data has as many tokens as the last one, so tokens are epochs times a number. Raises
+    `ValueError` for lists of different lengths, and if no training is in them.
+    """
+    _show(_losses_figure(epochs_seen, tokens_seen, train_losses, val_losses), alt)
+
+
+def _losses_figure(epochs_seen, tokens_seen, train_losses, val_losses) -> Figure:
+    lengths = [len(values) for values in (epochs_seen, tokens_seen, train_losses, val_losses)]
+    if len(set(lengths)) > 1 or not any(epochs_seen):
+        raise ValueError(
+            f"the lists have {lengths} values; give one of each per evaluation, and at least one after the start."
+        )
+    tokens_per_epoch = tokens_seen[-1] / epochs_seen[-1]
+    figure, axes = _axes("epochs", "loss (nats per token)")
+    for name, losses, colour, marker in zip(
+        ("training", "validation"), (train_losses, val_losses), COLOURS, MARKERS, strict=False
+    ):
+        axes.plot(epochs_seen, losses, color=colour, marker=marker, markersize=4, label=name)
+    axes.legend(frameon=False)
+    above = axes.secondary_xaxis("top", (lambda epochs: epochs * tokens_per_epoch, lambda t: t / tokens_per_epoch))
+    above.set_xlabel("tokens seen")
+    above.xaxis.set_major_formatter("{x:,.0f}")
+    return figure
+
+
 def bars(
     values: Mapping[str, float] | Mapping[str, Mapping[str, float]], *, x: str, y: str, alt: str, form: str = "{:.3g}"
 ) -> None:

@@ -104,6 +104,7 @@ def create_dataloader_v1(
 ) -> DataLoader:
     """Make a loader of (inputs, targets), each (B, T), from a text; `seed` alone decides the order.
 
+    (`train_model_simple` seeds the loader anew for every epoch, so that a training can go on after a break.)
     Raises `ValueError` for a text that does not fill one window, or not one batch where incomplete ones are dropped.
     """
     dataset = GPTDatasetV1(txt, tokenizer, max_length, stride)

@@ -45,12 +45,11 @@ def next_token_probabilities(
     logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is None and top_p is None:
         return logits.softmax(-1)
-    best, order = logits.sort(-1, descending=True, stable=True)  # (B, V)
-    best[..., top_k:] = -torch.inf  # top_k None: nothing
+    best, order = logits.sort(dim=-1, descending=True, stable=True)  # (B, V)
+    best[..., vocabulary if top_k is None else top_k :] = -torch.inf
     probs = best.softmax(-1)
-    if top_p is not None:
-        before = probs.cumsum(-1) - probs  # what the better tokens have together
-        before[..., 0] = 0
+    if top_p is not None and top_p < 1:
+        before = F.pad(probs.cumsum(-1)[..., :-1], (1, 0))  # what the better tokens have together
         probs = probs.masked_fill(before >= top_p, 0)
         probs /= probs.sum(-1, keepdim=True)
     return torch.zeros_like(probs).scatter(-1, order, probs)

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config
 
 from course_utils.models.causal import gpt2_config
 from course_utils.models.gpt import GPTModel, LayerNorm
@@ -75,17 +76,15 @@ def save_gpt2(model: GPTModel, folder: str | Path) -> None:
         scale_attn_by_inverse_layer_idx=cfg["scale_attn_by_inverse_layer_idx"],
         tie_word_embeddings=cfg["tie_weights"],
     )
-    library = GPT2LMHeadModel(config)
-    theirs = {_short(name): tensor for name, tensor in library.state_dict().items()}
-    with torch.no_grad():
-        for name, ours in _targets(model).items():
-            theirs[name].copy_(ours)
-        if not cfg["qkv_bias"]:
-            for block in library.transformer.h:
-                block.attn.c_attn.bias.zero_()
+    config.architectures = ["GPT2LMHeadModel"]
+    tensors = {name if name.startswith("lm_head") else _PREFIX + name: t for name, t in _targets(model).items()}
+    if not cfg["qkv_bias"]:
+        for i in range(cfg["n_layers"]):
+            tensors[f"{_PREFIX}h.{i}.attn.c_attn.bias"] = model.final_norm.shift.new_zeros(3 * cfg["emb_dim"])
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
-        library.to(next(model.parameters()).dtype).save_pretrained(temporary)
+        config.save_pretrained(temporary)
+        save_file({name: t.contiguous() for name, t in tensors.items()}, Path(temporary, SINGLE), {"format": "pt"})
         for path in Path(temporary).iterdir():
             path.replace(folder / path.name)
 
@@ -177,8 +176,8 @@ def _weight_files(folder: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()]
     if missing and any(folder.glob("*.bin")):
         raise ValueError(
-            f"{folder} has its weights in a pickle only, which can run any program while it is opened. If you trust its "
-            "origin, convert it: GPT2LMHeadModel.from_pretrained(folder).save_pretrained(folder)."
+            f"{folder} has its weights in a pickle only, which can run any program while it is opened. If you trust "
+            "its origin, convert it: GPT2LMHeadModel.from_pretrained(folder).save_pretrained(folder)."
         )
     if missing:
         raise ValueError(f"{folder} lacks {', '.join(missing)}; is the download complete?")
