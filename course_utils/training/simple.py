@@ -171,9 +171,11 @@ def train_model_simple(
         measure(rows=0)
     model.train()
     while history.epoch < num_epochs:
-        _seed(train_loader, seed + history.epoch)
+        _seed(seed + history.epoch, train_loader, val_loader)
         rows = 0
-        for inputs, targets in tqdm(train_loader, f"epoch {history.epoch + 1}", disable=not show_progress, leave=False):
+        batches = (batch for batch in train_loader)  # some bars call iter() twice, which would draw another order
+        bar = {"desc": f"epoch {history.epoch + 1}", "total": len(train_loader), "disable": not show_progress}
+        for inputs, targets in tqdm(batches, leave=False, **bar):
             if learning_rate is not None:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(history.step)
@@ -260,10 +262,11 @@ def _write(path: str | Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _seed(loader: DataLoader, seed: int) -> None:
+def _seed(seed: int, *loaders: DataLoader) -> None:
     torch.manual_seed(seed)
-    if loader.generator is not None:
-        loader.generator.manual_seed(seed)
+    for loader in loaders:
+        if loader.generator is not None:
+            loader.generator.manual_seed(seed)
 
 
 def _check_counts(**counts: int) -> None:

@@ -165,15 +165,15 @@ def test_rows_do_not_influence_each_other(num_beams, eos_id):
 @torch.no_grad()
 def best_of_all(model, prompt, depth, vocab, eos_id):
     """Exhaustive search: the mean log probability of every text, each cut at its first end."""
-    scores = {}
-    for tokens in itertools.product(range(vocab), repeat=depth):
-        cut = tokens.index(eos_id) + 1 if eos_id in tokens else depth
-        scores[tokens[:cut]] = None
-    for tokens in scores:
-        log_probs = model(torch.tensor([[*prompt, *tokens]]))[0].log_softmax(-1)
-        steps = [log_probs[len(prompt) - 1 + i, token].item() for i, token in enumerate(tokens)]
-        scores[tokens] = sum(steps) / len(steps)
-    return max(scores, key=scores.get)
+    texts = list(itertools.product(range(vocab), repeat=depth))
+    ids = torch.cat([prompt.repeat(len(texts), 1), torch.tensor(texts)], dim=1)
+    log_probs = model(ids).log_softmax(-1)[:, len(prompt) - 1 : -1]  # (N, depth, V)
+    steps = log_probs.gather(2, torch.tensor(texts)[:, :, None])[:, :, 0].tolist()
+    means = {}
+    for text, values in zip(texts, steps, strict=True):
+        cut = text.index(eos_id) + 1 if eos_id in text else depth
+        means[text[:cut]] = sum(values[:cut]) / cut
+    return max(means, key=means.get)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -182,7 +182,7 @@ def test_beam_search_with_room_for_all_texts_is_exhaustive_search(seed, eos_id):
     model = model_of(seed, vocab_size=4).eval()
     ids = prompts(2, 3, 4)
     got = generate_text(model, ids, 4, CONTEXT, num_beams=4**4, eos_id=eos_id)
-    expected = [best_of_all(model, row.tolist(), 4, 4, eos_id) for row in ids]
+    expected = [best_of_all(model, row, 4, 4, eos_id) for row in ids]
     longest = max(map(len, expected))
     padded = [[*text, *[eos_id] * (longest - len(text))] for text in expected]
     assert got[:, 3:].tolist() == padded

@@ -14,6 +14,7 @@ DRAW = {
         {"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 3])}, x="x", y="y", alt=alt, band=([1, 2], [2, 3], [4, 5], "r")
     ),
     "log": lambda alt: plots.lines({"a": ([1, 10], [3, 4])}, x="tokens", y="loss", alt=alt, log_x=True, log_y=True),
+    "losses": lambda alt: plots.plot_losses([0, 0.5, 1], [0, 50, 100], [3, 2, 1], [3, 2.5, 2], alt=alt),
     "bars": lambda alt: plots.bars({"128": 2.1, "256": 4.2}, x="context (tokens)", y="lost (%)", alt=alt),
     "groups": lambda alt: plots.bars({"128": {"a": 2, "b": 1}, "256": {"a": 3, "b": 1}}, x="x", y="y", alt=alt),
     "ranking": lambda alt: plots.ranking({"MIT": 10, "BSD-3-Clause": 20}, x="files", alt=alt),
