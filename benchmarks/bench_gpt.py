@@ -109,7 +109,7 @@ def stepper(model):
 
     def step(ids):
         start = time.perf_counter()
-        if hasattr(model, "config"):  # its loss moves the labels itself: one position less, so one token more
+        if hasattr(model, "config"):  # the library moves the labels itself
             loss = model(input_ids=ids[:, :-1], labels=ids[:, :-1], use_cache=False).loss
         else:
             loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())

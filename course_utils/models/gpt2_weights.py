@@ -168,7 +168,7 @@ def _check_invisible(cfg: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
+    if (folder / INDEX).is_file() and not (folder / SINGLE).is_file():
         shards = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
         files = [folder / Path(shard).name for shard in sorted(shards)]
     else:

@@ -1,5 +1,7 @@
 """Sliding windows over one text: every pair, no copies, and what is too short."""
 
+import logging
+
 import pytest
 import torch
 from hypothesis import given
@@ -102,7 +104,8 @@ def test_token_counts_are_checked_in_both_parts():
         windows.check_token_counts(TEXT[:8], TEXT, Characters(), 8)
 
 
-def test_a_text_longer_than_the_tokenizers_context_gives_no_warning(code_tokenizer, caplog):
+def test_a_text_longer_than_the_tokenizers_context_gives_no_warning(code_tokenizer, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     code_tokenizer.model_max_length = 16
     dataset = windows.GPTDatasetV1("import numpy as np\n" * 20, code_tokenizer, 8, 8)
     assert len(dataset.tokens) > 16
