@@ -148,7 +148,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=cfg["qkv_bias"])  # one large product is faster than three
         self.out_proj = nn.Linear(width, width)
         self.drop_rate = cfg["drop_rate"]
-        divisor = block + 1 if cfg["scale_attn_by_inverse_layer_idx"] else 1
+        divisor = block + 1 if cfg.get("scale_attn_by_inverse_layer_idx") else 1
         self.scale = 1 / (math.sqrt(width // self.n_heads) * divisor)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
