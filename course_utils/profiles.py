@@ -55,9 +55,9 @@ class Profile:
     pairs: str = setting("course-pairs", "location", "Sentence pairs: course-pairs, a folder or a Hub id.")
     sentences: str = setting("course-sentences", "location", "Labelled sentences: as for the pairs.")
     encoder: str = setting("course", "location", "Model to fine-tune: course, scratch, a folder or a Hub id.")
-    finetune_epochs: int = setting(4, "epochs", "Passes over the pairs, each in both orders.")
+    finetune_epochs: int = setting(5, "epochs", "Passes over the pairs, each in both orders.")
     finetune_rate: float = setting(1e-4, "-", "Peak learning rate of the fine-tuning.")
-    finetune_batch: int = setting(8, "pairs", "Pairs per device and step of the fine-tuning.")
+    finetune_batch: int = setting(16, "pairs", "Pairs per device and step of the fine-tuning.")
     finetune_dropout: float = setting(0.0, "share", "Values set to 0 while fine-tuning.")
     finetune_pairs: int = setting(0, "pairs", "Most pairs to train on; 0 takes all.")
     finetune_seeds: int = setting(3, "runs", "Fine-tunings with different seeds.")
@@ -160,6 +160,7 @@ PROFILES: Mapping[str, Profile] = {
         encoder="bert-base-uncased",
         finetune_epochs=3,
         finetune_rate=5e-5,
+        finetune_batch=8,
         finetune_dropout=0.1,
     ),
 }
