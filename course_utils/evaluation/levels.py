@@ -24,7 +24,7 @@ class Level(StrEnum):
 
 _STRONG, _ALL = frozenset({Level.BUBBLEWRAP, Level.LANDLOCK}), frozenset(Level)
 PROMISES = {
-    "verdict": ("a program cannot forge a pass: it never sees the test", _ALL),
+    "verdict": ("within its own process a program finds neither the test nor the verdict, so it cannot forge a pass there", _ALL),
     "time": ("it ends at the time limit, and the harness never hangs", _ALL),
     "memory": ("no process has more memory than the limit (Linux)", _ALL),
     "output": ("what it prints goes nowhere", _ALL),
@@ -84,7 +84,8 @@ def readable(hidden: Path | None = None) -> list[str]:
     `hidden` (this package, which has the tests of the course's problems) is left out, also where it is installed.
     """
     hidden = hidden or Path(course_utils.__file__).parent
-    standard = [sysconfig.get_path(name, vars={"base": sys.base_prefix}) for name in ("stdlib", "platstdlib")]
+    base = {"base": sys.base_prefix, "platbase": sys.base_prefix}  # not the virtual environment, which has none
+    standard = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
     libraries = [f"{sys.base_prefix}/lib", *_SYSTEM]
     paths = [Path(path) for path in (*standard, *libraries, *package_folders())]
     return sorted({str(part) for path in paths if path.exists() for part in _without(path, hidden.resolve())})

@@ -21,10 +21,7 @@ def load_problems(location: str = PROBLEMS) -> Dataset:
     place = FOLDER if location == PROBLEMS else Path(location).expanduser()
     path, _, config = location.partition(":") if not place.exists() else (str(place), "", "")
     try:
-        if place.is_file():
-            loaded = load_dataset("json", data_files=str(place))
-        else:
-            loaded = load_dataset(path, config or None)
+        loaded = load_dataset("json", data_files=str(place)) if place.is_file() else load_dataset(path, config or None)
     except (OSError, ConnectionError) as error:
         raise ConnectionError(
             f"{location} is no folder or file here, and the Hub does not open it ({type(error).__name__}). Check "

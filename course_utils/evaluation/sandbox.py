@@ -186,6 +186,7 @@ class _Candidate:
         self.child = child
         self.ended: Ended | None = None
         self.raised: Exception | None = None  # by the last call
+        self.error = ""  # the same in words
         self.last_call = ""
 
     def load(self, program: str, name: str) -> None:
@@ -193,7 +194,7 @@ class _Candidate:
         try:
             self._ask(["load", program, name])
         except Exception as error:
-            raise Ended("exception", f"on loading, {error}") from error
+            raise Ended("exception", self.error) from error
 
     def __call__(self, *arguments: object, **keywords: object) -> object:
         shown = [_short.repr(argument) for argument in arguments]
@@ -222,18 +223,19 @@ class _Candidate:
                     self.child.end("crash", f"it wrote something else to the pipe than answers: {error}")
             case ["not plain", str(text)]:
                 self.child.end("wrong answer", f"{self.last_call} gave {text[:600]}, which cannot be compared")
-            case ["exception", [*_], str(text), ("memory" | "forbidden") as outcome]:
-                self.child.end(outcome, text[:600])
-            case ["exception", [*names], str(text), ""]:
-                self._raise(names, text[:600])
+            case ["exception", str(kind), [*_], str(text), ("memory" | "forbidden") as outcome]:
+                self.child.end(outcome, f"{kind[:600]}: {text[:600]}")
+            case ["exception", str(kind), [*bases], str(text), ""]:
+                self._raise(kind[:600], bases, text[:600])
         self.child.end("crash", "it wrote something else to the pipe than answers")
 
-    def _raise(self, names: list, text: str) -> None:
+    def _raise(self, name: str, bases: list, text: str) -> None:
         """Raise the builtin exception that a test may expect; what is none (SystemExit) ends the run."""
-        known = [getattr(builtins, name, None) for name in names if isinstance(name, str)]
+        self.error = f"{self.last_call or 'loading the program'} raised {name}: {text}"
+        known = [getattr(builtins, base, None) for base in bases if isinstance(base, str)]
         kind = next((k for k in known if isinstance(k, type) and issubclass(k, BaseException)), Exception)
         if not issubclass(kind, Exception):
-            self.child.end("exception", text)
+            self.child.end("exception", self.error)
         try:
             self.raised = kind(text)
         except TypeError:  # the decoding errors, which want more arguments
@@ -249,7 +251,7 @@ def _failure(problem: Mapping[str, str], candidate: _Candidate) -> str:
         if candidate.ended:
             raise candidate.ended from error
         if error is candidate.raised:
-            raise Ended("exception", f"{candidate.last_call} raised {error}") from error
+            raise Ended("exception", candidate.error) from error
         check_solution(problem)
         return f"{_failed_line(problem, error)}; {candidate.last_call}"
     if not candidate.last_call:

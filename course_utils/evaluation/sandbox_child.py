@@ -18,7 +18,7 @@ else:
 # Errors of the operating system that say that something was not allowed, or that a disk limit was reached.
 _REFUSALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EFBIG})
 _TEXT = 500  # characters of an error's message
-_NO_MEMORY = values.packed(["exception", ["MemoryError"], "MemoryError", "memory"])
+_NO_MEMORY = values.packed(["exception", "MemoryError", [], "", "memory"])
 
 
 def main() -> None:
@@ -84,8 +84,8 @@ def _load(program: str, name: str) -> object:
 def _report(error: BaseException) -> list:
     known = [base.__name__ for base in type(error).__mro__ if getattr(builtins, base.__name__, None) is base]
     try:
-        text = f"{type(error).__name__}: {error}"[:_TEXT]
+        text = str(error)[:_TEXT]
     except Exception:
-        text = type(error).__name__[:_TEXT]
+        text = "its text cannot be made"
     refused = isinstance(error, OSError) and error.errno in _REFUSALS
-    return ["exception", known, text, "forbidden" if refused else ""]
+    return ["exception", type(error).__name__[:_TEXT], known, text, "forbidden" if refused else ""]
