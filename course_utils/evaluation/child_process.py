@@ -185,7 +185,8 @@ def _is_too_large(folder: Path) -> bool:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder whatever is in it: unreadable folders, thousands of levels, or nothing any more."""
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(RecursionError):  # in a deep tree
+        shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         return
     with suppress(OSError, RecursionError):
@@ -193,7 +194,7 @@ def remove_folder(folder: Path) -> None:
             for name in names:
                 if not (Path(path) / name).is_symlink():
                     (Path(path) / name).chmod(0o700)
-    if shutil.which("rm"):  # shutil gives up on deep trees
+    if shutil.which("rm"):
         subprocess.run(["rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
     else:
         shutil.rmtree(folder, ignore_errors=True)

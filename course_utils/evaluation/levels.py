@@ -24,7 +24,10 @@ class Level(StrEnum):
 
 _STRONG, _ALL = frozenset({Level.BUBBLEWRAP, Level.LANDLOCK}), frozenset(Level)
 PROMISES = {
-    "verdict": ("within its own process a program finds neither the test nor the verdict, so it cannot forge a pass there", _ALL),
+    "verdict": (
+        "within its own process a program finds neither the test nor the verdict, so it cannot forge a pass there",
+        _ALL,
+    ),
     "time": ("it ends at the time limit, and the harness never hangs", _ALL),
     "memory": ("no process has more memory than the limit (Linux)", _ALL),
     "output": ("what it prints goes nowhere", _ALL),
@@ -38,7 +41,7 @@ PROMISES = {
 }
 OPT_IN = 'level="limits" (or strongest_level(allow_weak=True))'
 WORK = "/work"  # the own folder, as a child under bubblewrap sees it
-_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE)
+_SECRET = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE)
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/localtime",
            "/etc/ld.so.cache")  # fmt: skip
 

@@ -75,6 +75,7 @@ def _check_code(task_id: str, prompt: str, entry_point: str, solution: str, test
 def _defined(task_id: str, column: str, code: str) -> set[str]:
     try:
         statements = ast.parse(code).body
+        compile(code, task_id, "exec", dont_inherit=True)  # notices more than the parser: a return without a function
     except (SyntaxError, ValueError) as error:  # ValueError: null bytes
         raise ValueError(f"{task_id}: {column} is no Python: {error}") from error
     return {node.name for node in statements if isinstance(node, ast.FunctionDef | ast.ClassDef)}
