@@ -98,6 +98,7 @@ def _problem(task, reference):
         "prompt": "",
         "entry_point": "_call",
         "canonical_solution": _DISPATCHER,
+        "solution_known": False,
         "test": test,
     }
 
