@@ -163,8 +163,8 @@ def test_rows_do_not_influence_each_other(num_beams, eos_id):
 
 
 @torch.no_grad()
-def best_of_all(model, prompt, depth, vocab, eos_id):
-    """Exhaustive search: the mean log probability of every text, each cut at its first end."""
+def all_means(model, prompt, depth, vocab, eos_id):
+    """Exhaustive search: every text, cut at its first end, and its mean log probability per token."""
     texts = list(itertools.product(range(vocab), repeat=depth))
     ids = torch.cat([prompt.repeat(len(texts), 1), torch.tensor(texts)], dim=1)
     log_probs = model(ids).log_softmax(-1)[:, len(prompt) - 1 : -1]  # (N, depth, V)
@@ -173,7 +173,7 @@ def best_of_all(model, prompt, depth, vocab, eos_id):
     for text, values in zip(texts, steps, strict=True):
         cut = text.index(eos_id) + 1 if eos_id in text else depth
         means[text[:cut]] = sum(values[:cut]) / cut
-    return max(means, key=means.get)
+    return means
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -182,10 +182,27 @@ def test_beam_search_with_room_for_all_texts_is_exhaustive_search(seed, eos_id):
     model = model_of(seed, vocab_size=4).eval()
     ids = prompts(2, 3, 4)
     got = generate_text(model, ids, 4, CONTEXT, num_beams=4**4, eos_id=eos_id)
-    expected = [best_of_all(model, row, 4, 4, eos_id) for row in ids]
+    expected = []
+    for row in ids:
+        means = all_means(model, row, 4, 4, eos_id)
+        expected.append(max(means, key=means.get))
     longest = max(map(len, expected))
     padded = [[*text, *[eos_id] * (longest - len(text))] for text in expected]
     assert got[:, 3:].tolist() == padded
+
+
+def test_beam_search_compares_means_and_stops_no_earlier_than_it_may():
+    """Tables of random transitions, where the best text ends now early, now late, now not at all."""
+    lengths = set()
+    for seed in range(40):
+        table = torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)) * 1.5
+        start = torch.tensor([1])
+        means = all_means(lambda x, table=table: table[x], start, 4, 4, eos_id=0)
+        got = generate_text(lambda x, table=table: table[x], start[None], 4, 9, num_beams=4**4, eos_id=0)
+        text = tuple(got[0, 1:].tolist())
+        assert means[text] == pytest.approx(max(means.values()), abs=1e-6)  # the same steps in another order tie
+        lengths.add(len(text) if text[-1] == 0 else "open")
+    assert lengths >= {1, 2, 3, "open"}
 
 
 def test_beam_search_finds_what_greedy_misses():
