@@ -1,0 +1,176 @@
+"""The course's programming problems: HumanEval's columns, and tests that tell a solution from a wrong one."""
+
+import ast
+import difflib
+import doctest
+import itertools
+import json
+import re
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+
+import course_utils
+from course_utils.models.generation import first_block
+
+FOLDER = Path(course_utils.__file__).parent / "data" / "programming_problems"
+PROBLEMS = [json.loads(line) for line in (FOLDER / "test.jsonl").read_text(encoding="utf-8").strip().split("\n")]
+COLUMNS = ["task_id", "prompt", "entry_point", "canonical_solution", "test", "level"]  # HumanEval's, and the level
+LEVELS = {"idiom": 14, "one-liner": 16, "function": 12, "data frame": 10}
+PLAIN, CONTAINERS = (type(None), bool, int, float, str, bytes), (tuple, list, dict, set)
+TRUSTED_IMPORTS = {"collections", "itertools", "numpy", "pandas", "re"}
+
+every_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem["task_id"])
+
+
+def solved(problem):
+    return problem["prompt"] + problem["canonical_solution"]
+
+
+def run_test(problem, source):
+    """Run a problem's test as HumanEval does, in the namespace of the program; return the calls that it made."""
+    namespace, calls = {}, []
+    exec(source, namespace)
+    function = namespace[problem["entry_point"]]
+
+    def candidate(*arguments):
+        calls.append((arguments, function(*arguments)))
+        return calls[-1][1]
+
+    exec(problem["test"], namespace)
+    namespace["check"](candidate)
+    return calls
+
+
+def passes(problem, source):
+    try:
+        run_test(problem, source)
+    except Exception:
+        return False
+    return True
+
+
+def with_body(problem, body):
+    """Return the problem's program with another body of the function."""
+    tree = ast.parse(solved(problem))
+    (function,) = (node for node in tree.body if getattr(node, "name", None) == problem["entry_point"])
+    function.body = ast.parse(body.format(first=function.args.args[0].arg)).body
+    return ast.unparse(tree)
+
+
+def is_literal(value):
+    if type(value) in CONTAINERS:
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        return all(map(is_literal, parts)) and ast.literal_eval(repr(value)) == value
+    return type(value) in PLAIN and ast.literal_eval(repr(value)) == value  # neither NaN nor infinite
+
+
+def test_columns_ids_and_levels():
+    assert [list(problem) for problem in PROBLEMS] == [COLUMNS] * len(PROBLEMS)
+    assert [problem["task_id"] for problem in PROBLEMS] == [f"course/{i}" for i in range(len(PROBLEMS))]
+    assert len(PROBLEMS) >= 40
+    assert Counter(problem["level"] for problem in PROBLEMS) == LEVELS
+    levels = [list(LEVELS).index(problem["level"]) for problem in PROBLEMS]
+    assert levels == sorted(levels)  # from the easiest to the hardest
+    assert all(isinstance(value, str) and value for problem in PROBLEMS for value in problem.values())
+
+
+@every_problem
+def test_the_solution_passes_and_only_literals_are_exchanged(problem):
+    calls = run_test(problem, solved(problem))
+    assert len(calls) >= 4
+    for arguments, result in calls:
+        assert is_literal(arguments), arguments
+        assert is_literal(result), result
+    asserts = [node for node in ast.walk(ast.parse(problem["test"])) if isinstance(node, ast.Assert)]
+    assert 4 <= len(asserts) <= 8
+
+
+@every_problem
+def test_a_constant_or_an_argument_is_no_solution(problem):
+    assert not passes(problem, with_body(problem, "pass"))
+    for value in ("None", "True", "False", "0", "1", "0.5", "''", "[]", "{{}}", "()", "{first}", "len({first})"):
+        assert not passes(problem, with_body(problem, f"return {value}")), value
+
+
+@every_problem
+def test_the_completion_is_all_that_the_prompt_lacks(problem):
+    prompt, solution = problem["prompt"], problem["canonical_solution"]
+    function = ast.parse(solved(problem)).body[-1]
+    assert function.name == problem["entry_point"]
+    assert ast.get_docstring(function)
+    assert first_block(solution) == solution.rstrip()  # nothing in it ends a completion early
+    assert solution.endswith("\n")
+    if problem["level"] == "idiom":
+        assert prompt == prompt.rstrip()  # the natural next token brings its own blank
+        assert len(solution.strip().splitlines()) <= 2
+    else:
+        compile(prompt, problem["task_id"], "exec")
+        assert prompt.endswith("\n")
+    assert max(map(len, solved(problem).split("\n"))) <= 120
+
+
+@every_problem
+def test_the_examples_of_the_docstring_are_right(problem):
+    namespace = {}
+    exec(solved(problem), namespace)
+    docstring = namespace[problem["entry_point"]].__doc__
+    examples = doctest.DocTestParser().get_doctest(docstring, namespace, problem["task_id"], None, None)
+    assert examples.examples or problem["level"] == "idiom"
+    report = []
+    doctest.DocTestRunner().run(examples, out=report.append)
+    assert not report, "".join(report)
+
+
+@every_problem
+def test_nothing_is_random_or_comes_from_outside(problem):
+    tree = ast.parse(solved(problem) + problem["test"])
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {getattr(node, "module", None) or alias.name for node in imports for alias in node.names}
+    assert modules <= TRUSTED_IMPORTS
+    names = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(tree)}
+    assert not names & {"random", "open", "input", "eval", "exec", "now", "today"}
+    assert not [name for name in names if name.startswith(("read_", "to_csv", "to_pickle", "load"))]
+
+
+def test_some_tests_call_a_helper_of_the_prompt():
+    used = []
+    for problem in PROBLEMS:
+        helpers = {node.name for node in ast.parse(solved(problem)).body[:-1] if isinstance(node, ast.FunctionDef)}
+        called = {getattr(node, "id", "") for node in ast.walk(ast.parse(problem["test"]))}
+        used += [problem["task_id"]] * bool(helpers & called)
+    assert len(used) == 3
+
+
+def test_no_two_problems_are_near_duplicates():
+    for key in ("entry_point", "prompt", "canonical_solution", "test"):
+        assert len({problem[key] for problem in PROBLEMS}) == len(PROBLEMS) or key == "canonical_solution"
+    for one, two in itertools.combinations(PROBLEMS, 2):
+        first, second = (set(re.findall(r"\w+", problem["prompt"].lower())) for problem in (one, two))
+        assert len(first & second) / len(first | second) < 0.6, (one["task_id"], two["task_id"])
+        if one["level"] != "idiom":
+            solutions = one["canonical_solution"], two["canonical_solution"]
+            assert difflib.SequenceMatcher(None, *solutions).ratio() < 0.8, (one["task_id"], two["task_id"])
+
+
+def test_the_card_says_what_the_file_holds_and_the_hub_library_reads_both():
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"{len(PROBLEMS)} small Python problems" in card
+    for level, count in LEVELS.items():
+        ids = [problem["task_id"] for problem in PROBLEMS if problem["level"] == level]
+        assert f"| {level} | {count} | {ids[0]} to {ids[-1]} |" in card
+    loaded = load_dataset(str(FOLDER))
+    assert list(loaded) == ["test"]
+    assert loaded["test"].column_names == COLUMNS
+    assert loaded["test"].to_list() == PROBLEMS
+
+
+def test_the_data_are_packaged(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["course_utils"]
+    packaged = {path for pattern in patterns for path in (repository / "course_utils").glob(pattern)}
+    folder = repository / "course_utils" / "data" / "programming_problems"
+    assert set(folder.iterdir()) <= packaged
