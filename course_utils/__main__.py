@@ -1,4 +1,4 @@
-"""The command line of the course: `python -m course_utils doctor|fetch|run`.
+"""The command line of the course: `python -m course_utils doctor|fetch|run|demo`.
 
 Every command imports what it needs when it runs, so that `--help` answers at once.
 """
@@ -56,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=int, metavar="SECONDS", help="longest time for one cell (default: none)")
     run.add_argument("--keep-going", action="store_true", help="run the others after a failure")
     run.set_defaults(command=_run)
+
+    demo = commands.add_parser("demo", help="a page in the browser: completions, and surprising code marked")
+    demo.add_argument("--profile", help="use the model that notebook 04 trained with this profile")
+    demo.add_argument("--model", type=Path, metavar="FOLDER", help="use the model and tokenizer saved here instead")
+    demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    demo.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    demo.add_argument("--no-browser", action="store_true", help="do not open the page")
+    demo.set_defaults(command=_demo)
     return parser
 
 
@@ -115,6 +123,20 @@ def _run(options: argparse.Namespace) -> int:
     print(f"\n{counts[0]} passed, {counts[1]} failed, {counts[2]} not run in {time.monotonic() - start:.0f} s", end="")
     print(f" (profile {os.environ['COURSE_PROFILE']}). See {options.output / 'html'}.")
     return 0 if counts[0] == len(outcomes) else 1
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from course_utils.profiles import get_profile
+
+    profile = get_profile(options.profile)
+    if options.port is not None and not 1 <= options.port <= 65_535:
+        raise ValueError(f"--port {options.port} is not allowed; give 1 to 65535, or leave it out.")
+    from course_utils import demo
+
+    folder = options.model or demo.saved_model(profile)
+    name = folder.name if options.model else f"Your model of the profile {profile.name}"
+    demo.serve(folder, options.host, options.port, not options.no_browser, name)
+    return 0
 
 
 def _line(text: str) -> None:

@@ -254,6 +254,17 @@ def pretrained_model(profile: Profile) -> Path:
     return path
 
 
+def find_pretrained(profile: Profile) -> Path | None:
+    """Return the newest intact model trained with this profile, whatever the versions then; builds nothing."""
+    seals = (cache.home() / "pretrained_model").glob(f"*/{cache.SEAL}")
+    for seal in sorted(seals, key=lambda path: -path.stat().st_mtime):
+        if cache.damage(seal.parent) is None:
+            key = json.loads(seal.read_text(encoding="utf-8"))["key"]
+            if key.get("profile") == profile.pretraining:
+                return seal.parent
+    return None
+
+
 def _trainer_factory(profile: Profile):
     return partial(pretraining.make_trainer, profile, code_tokenizer(profile), packed_data(profile))
 

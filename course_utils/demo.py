@@ -1,0 +1,233 @@
+"""A page in the browser for trying a model: completions of a prompt, and code with surprising places marked.
+
+It listens on this machine only unless told otherwise, needs no network, and shows generated code without running it.
+"""
+
+import html
+import ipaddress
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from course_utils import artifacts, environment
+from course_utils.data.tokenization import load_tokenizer
+from course_utils.evaluation.surprise import surprise_html, token_surprise
+from course_utils.models.causal import count_parameters
+from course_utils.models.generation import TUTORIAL_PROMPTS, stream_completions
+from course_utils.profiles import Profile
+
+MOST_CHARACTERS = 20_000  # of a prompt or a text to highlight
+MOST_CANDIDATES = 4
+MOST_WAITING = 64  # requests in the queue; one runs at a time, since one already uses all cores
+_PAUSE = 0.1  # seconds between two updates of the page
+# Further prompts of the tutorials (SYSTEMS C11, E9).
+EXAMPLES = TUTORIAL_PROMPTS | {
+    "rectangle": 'def area_of_rectangle(a: float, b: float):\n    """Return the area of the rectangle."""\n',
+    "URLs": 'def get_urls_from_html(html):\n    """Get all embedded URLs in a HTML string."""\n',
+    "mean": 'import numpy as np\n\ndef mean(a):\n    """Return the mean of an array."""\n',
+    "file size": 'import os\n\ndef file_size(path):\n    """Return the size of a file in bytes."""\n',
+    "unit tests": "def is_even(value):\n    return value % 2 == 0\n\n# unit tests for is_even\n",
+    "BERT": "import torch\nfrom transformers import BertModel\n\n# classifier of sentences with BERT\nclass Classifier",
+}
+_FAULTY = """import numpy as pd
+import matplotlib.pyplot as plt
+
+fig, ax = plt.subplots()
+for i in range(10):
+    ax.plot(x, i, label=y)
+ax.set_xlabel("x")
+ax.set_xlabel("y")
+plt.show()
+"""
+# Fonts of the machine: a page that asks elsewhere for its fonts would not work without a network.
+_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "Consolas", "monospace"]}
+_CSS = ".code textarea {font-family: var(--font-mono); font-size: 14px; tab-size: 4}"
+
+
+def saved_model(profile: Profile) -> Path:
+    """Return the folder of the learner's own model of notebook 04, without training or building anything.
+
+    Raises `ValueError` that tells how to train it, and how long that takes here, if there is none.
+    """
+    found = artifacts.find_pretrained(profile)
+    if found is not None:
+        return found
+    cost = environment.profile_cost(profile, environment.describe(), steps=1)
+    duration = environment.readable_duration(cost.minutes)
+    raise ValueError(
+        f"no model of the profile {profile.name!r} has been trained here yet. Train it with\n"
+        f"  python -m course_utils run 04 --profile {profile.name}\n"
+        f"(training: about {duration}, with what else runs here now), or name the folder of another model with --model."
+    )
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """Load model and tokenizer from a folder; `ValueError` if there is no folder, or no model or tokenizer in it."""
+    folder = Path(folder).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} holds no model (no config.json). Give a folder written by model.save_pretrained, which also "
+            "has the files of tokenizer.save_pretrained."
+        )
+    tokenizer = load_tokenizer(folder)
+    try:
+        return artifacts.load_model(folder), tokenizer
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} holds no causal language model: {str(error).splitlines()[0]}") from error
+
+
+def build_demo(model: Any, tokenizer: Any, name: str = "") -> Any:
+    """Build the page for a model as `gradio.Blocks`; launch it with `launch_options()`.
+
+    Endpoints for programs: `/complete` and `/highlight`. `name` says on the page which model it is.
+    """
+    import gradio as gr
+
+    page = _Page(model, tokenizer)
+    context = model.config.max_position_embeddings
+    facts = f"{count_parameters(model) / 1e6:.1f} million parameters, context of {context} tokens"
+    with gr.Blocks(title="Code completion", analytics_enabled=False) as demo:
+        gr.Markdown(
+            f"# Code completion\n{html.escape(name) or 'A model'}: {facts}. Code that a model writes may be wrong or "
+            "harmful. It is shown here and never run."
+        )
+        with gr.Tab("Complete"):
+            _completion_tab(gr, page, context)
+        with gr.Tab("Find surprising code"):
+            _highlighting_tab(gr, page)
+    return demo.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
+
+
+def _text(gr: Any, value: str, label: str, name: str) -> Any:
+    options = {"lines": 9, "max_lines": 20, "max_length": MOST_CHARACTERS}
+    return gr.Textbox(value, label=label, elem_id=name, elem_classes="code", **options)
+
+
+def _completion_tab(gr: Any, page: "_Page", context: int) -> None:
+    longest = max(1, min(256, context // 2))  # half the context stays for the prompt
+    with gr.Row():
+        with gr.Column(scale=3):
+            prompt = _text(gr, EXAMPLES["scatter plot"], "Prompt", "prompt")
+            gr.Examples([[text] for text in EXAMPLES.values()], prompt, label="Examples", example_labels=list(EXAMPLES))
+            with gr.Row():
+                start = gr.Button("Complete", variant="primary", elem_id="complete")
+                stop = gr.Button("Stop", elem_id="stop")
+            status = gr.Markdown(elem_id="status")
+            candidates = [
+                gr.Code(language="python", label=f"Candidate {i}", visible=False, wrap_lines=True, elem_id=f"text-{i}")
+                for i in range(1, MOST_CANDIDATES + 1)
+            ]
+        with gr.Column(scale=2):
+            controls = [
+                gr.Slider(0, 2, 0.4, step=0.05, label="Temperature", info="0: always the most likely token"),
+                gr.Slider(0.05, 1, 0.95, step=0.05, label="Top-p", info="the most likely tokens with this sum"),
+                gr.Slider(0, 200, 0, step=1, label="Top-k", info="this many most likely tokens; 0: all"),
+                gr.Slider(1, MOST_CANDIDATES, 2, step=1, label="Candidates"),
+                gr.Slider(1, longest, min(48, longest), step=1, label="New tokens"),
+                gr.Number(1, label="Seed", precision=0, minimum=0, maximum=2**32),
+                gr.Checkbox(True, label="Only up to the next block", info="class, def, comment, …"),
+            ]
+    inputs, outputs = [prompt, *controls], [status, *candidates]
+    run = start.click(page.complete, inputs, outputs, api_name="complete", concurrency_id="model")
+    # Cancelling closes the generator of this run, waiting or not, and so ends the work on the model.
+    stop.click(lambda: "Stopped.", None, status, cancels=[run], queue=False, api_visibility="private")
+
+
+def _highlighting_tab(gr: Any, page: "_Page") -> None:
+    gr.Markdown("Hover over a token to see its surprise, and what the model would have expected.")
+    code = _text(gr, _FAULTY, "Code", "code")
+    button = gr.Button("Highlight", variant="primary", elem_id="highlight")
+    result = gr.HTML(elem_id="highlighted")
+    button.click(page.highlight, code, result, api_name="highlight", concurrency_id="model")
+
+
+class _Page:
+    """What the page's buttons do; wrong input becomes a message on the page."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    def complete(
+        self, prompt, temperature, top_p, top_k, candidates, new_tokens, seed, one_block
+    ) -> Iterator[list[Any]]:
+        """Yield a status line and the candidates, a few times per second."""
+        import gradio as gr
+
+        _check(prompt, "prompt")
+        options = {"new_tokens": int(new_tokens), "candidates": int(candidates), "top_k": int(top_k)}
+        options |= {"temperature": temperature, "top_p": top_p, "seed": int(seed or 0), "one_block": one_block}
+        begin = shown = time.monotonic()
+        try:
+            for progress in stream_completions(self.model, self.tokenizer, prompt, **options):
+                if time.monotonic() - shown > _PAUSE:
+                    shown = time.monotonic()
+                    yield self._view(gr, progress, f"Writing: {progress.tokens} of up to {new_tokens} tokens …")
+        except ValueError as error:
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        yield self._view(gr, progress, f"Done: up to {progress.tokens} tokens in {time.monotonic() - begin:.1f} s.")
+
+    def _view(self, gr: Any, progress: Any, status: str) -> list[Any]:
+        if progress.tokens_cut:
+            status += f" The prompt was too long for the model: its first {progress.tokens_cut} tokens were left out."
+        texts = [*progress.texts, *[None] * (MOST_CANDIDATES - len(progress.texts))]
+        return [status, *(gr.Code(text, visible=text is not None) for text in texts)]
+
+    def highlight(self, code: str) -> str:
+        """Return the code as HTML with its surprising tokens marked."""
+        _check(code, "code")
+        return surprise_html(token_surprise(self.model, self.tokenizer, code))
+
+
+def _check(text: str | None, what: str) -> None:
+    import gradio as gr
+
+    if not text or not text.strip():
+        raise gr.Error(f"The {what} is empty. Write some code first.", print_exception=False)
+    if len(text) > MOST_CHARACTERS:
+        message = f"The {what} has {len(text):,} characters; at most {MOST_CHARACTERS:,} are allowed. Shorten it."
+        raise gr.Error(message, print_exception=False)
+
+
+def launch_options() -> dict[str, Any]:
+    """Return how the page is launched: no sharing, no uploads, no outside fonts, no links to other sites."""
+    import gradio as gr
+
+    return {
+        "theme": gr.themes.Default(**_FONTS, primary_hue="blue").set(block_info_text_color="*neutral_600"),
+        "css": _CSS,
+        "share": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "enable_monitoring": False,
+        "max_file_size": 1,  # byte: nothing can be uploaded
+        "footer_links": [],
+        "quiet": True,
+    }
+
+
+def serve(folder: Path, host: str, port: int | None, browser: bool, name: str = "") -> None:
+    """Load a model and serve its page until Ctrl-C; a host that others can reach is warned about."""
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise ValueError('the demo needs Gradio: python -m pip install -c constraints.txt -e ".[demo]"') from error
+    logging.disable_progress_bar()
+    demo = build_demo(*load(folder), name)
+    if not _is_loopback(host):
+        print(f"Warning: everyone who reaches this machine over the network can use the demo ({host}).", flush=True)
+    # Gradio asks its own server whether it runs, which must not go through a proxy.
+    os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
+    demo.launch(server_name=host, server_port=port, inbrowser=browser, prevent_thread_lock=True, **launch_options())
+    print(f"The demo runs at {demo.local_url} (Ctrl-C ends it).", flush=True)
+    demo.block_thread()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
