@@ -204,7 +204,8 @@ def stream_completions(
     ids = _encode(tokenizer, prompt, model.device)["input_ids"]
     cut = max(0, ids.shape[1] - (context - new_tokens))
     inputs, cache = ids[:, cut:].repeat(candidates, 1), None  # (B, T)
-    warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)] if temperature else [])
+    certain = temperature < 0.001  # smaller divisors would overflow, and leave no choice either
+    warpers = LogitsProcessorList([] if certain else [TemperatureLogitsWarper(float(temperature))])
     warpers += [TopKLogitsWarper(top_k)] if top_k else []
     warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
     generator = torch.Generator().manual_seed(seed)
@@ -216,7 +217,7 @@ def stream_completions(
             scores = output.logits[:, -1].float().cpu()  # (B, V)
             cache = output.past_key_values
             chosen = scores.argmax(-1, keepdim=True)
-            if temperature:
+            if not certain:
                 chosen = torch.multinomial(warpers(inputs, scores).softmax(-1), 1, generator=generator)
         inputs = chosen.to(model.device)  # (B, 1)
         for row in sorted(open_rows):
@@ -235,16 +236,14 @@ def stream_completions(
 def _check_sampling(
     new_tokens: int, context: int, candidates: int, temperature: float, top_p: float, top_k: int
 ) -> None:
-    allowed = {
-        f"new_tokens is {new_tokens}; allowed are 1 to {context - 1}, since the context is {context}": (
-            1 <= new_tokens < context
-        ),
-        f"candidates is {candidates}; at least 1 is needed": candidates >= 1,
-        f"temperature is {temperature}; it cannot be negative, and 0 takes the most likely token": temperature >= 0,
-        f"top_p is {top_p}; it must be above 0 and at most 1": 0 < top_p <= 1,
-        f"top_k is {top_k}; it cannot be negative, and 0 allows every token": top_k >= 0,
-    }
-    for message, ok in allowed.items():
+    rules = (
+        (1 <= new_tokens < context, f"new_tokens is {new_tokens}; allowed are 1 to {context - 1} (context {context})"),
+        (candidates >= 1, f"candidates is {candidates}; at least 1 is needed"),
+        (temperature >= 0, f"temperature is {temperature}; it cannot be negative, and 0 takes the most likely token"),
+        (0 < top_p <= 1, f"top_p is {top_p}; it must be above 0 and at most 1"),
+        (top_k >= 0, f"top_k is {top_k}; it cannot be negative, and 0 allows every token"),
+    )
+    for ok, message in rules:
         if not ok:
             raise ValueError(message + ".")
 

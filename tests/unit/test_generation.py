@@ -1,5 +1,7 @@
 """Completions: the right length, the first block, an honest score."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from transformers import pipeline
@@ -113,3 +115,87 @@ def test_completing_needs_a_prompt_that_fits_and_a_tokenizer(model, session_toke
     pipe.tokenizer = None
     with pytest.raises(ValueError, match="has no tokenizer"):
         generation.complete_code(pipe, "x =")
+
+
+def streamed(model, tokenizer, prompt="import numpy as", **options):
+    return list(generation.stream_completions(model, tokenizer, prompt, **({"one_block": False} | options)))
+
+
+def test_a_stream_without_chance_writes_what_the_library_does(model, session_tokenizer):
+    steps = streamed(model, session_tokenizer, new_tokens=20, temperature=0, candidates=2)
+    expected = generation.complete_greedily(model, session_tokenizer, "import numpy as", 20)
+    assert [step.tokens for step in steps] == list(range(1, 21))
+    assert steps[-1].texts == [expected.rstrip("\ufffd")] * 2
+    for certain in ({"temperature": 3, "top_k": 1}, {"temperature": 3.0, "top_p": 1e-6}, {"temperature": 1e-30}):
+        (*_, last) = streamed(model, session_tokenizer, new_tokens=20, **certain)
+        assert last.texts == steps[-1].texts[:1]
+
+
+def test_a_stream_follows_the_probabilities(model, session_tokenizer):
+    with torch.inference_mode():
+        ids = session_tokenizer("import", return_tensors="pt")["input_ids"]
+        likely = (model(ids).logits[0, -1] / 0.02).softmax(-1)
+    texts = streamed(model, session_tokenizer, "import", new_tokens=1, candidates=2000, temperature=0.02, top_p=1.0)[-1]
+    best = likely.argmax().item()
+    share = texts.texts.count(session_tokenizer.decode([best]).rstrip("\ufffd")) / 2000
+    assert 0.05 < likely[best] < 0.95
+    assert share == pytest.approx(likely[best].item(), abs=0.05)
+
+
+def test_threads_do_not_disturb_each_others_seeds(model, session_tokenizer):
+    alone = [streamed(model, session_tokenizer, seed=seed)[-1] for seed in range(4)]
+    assert len({step.texts[0] for step in alone}) == 4
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: streamed(model, session_tokenizer, seed=seed)[-1], range(4)))
+    assert together == alone
+
+
+def test_a_prompt_too_long_for_a_stream_is_cut_on_its_left(model, session_tokenizer):
+    prompt = "x = 1\n" * 100
+    ids = session_tokenizer(prompt)["input_ids"]
+    (*_, last) = streamed(model, session_tokenizer, prompt, new_tokens=24, temperature=0)
+    assert last.tokens_cut == len(ids) - (64 - 24)
+    with torch.inference_mode():
+        expected = model.generate(torch.tensor([ids[-40:]]), max_new_tokens=24, do_sample=False)[0, 40:]
+    assert last.texts == [session_tokenizer.decode(expected).rstrip("\ufffd")]
+
+
+def test_a_stream_ends_at_the_end_of_text_and_at_the_next_block(session_tokenizer):
+    def scripted(text):
+        """A model of which every next token is known."""
+        ids = [*session_tokenizer("x" + text)["input_ids"], session_tokenizer.eos_token_id, 0, 0]
+        model = build_causal_lm(get_profile("tiny", context_length=64), session_tokenizer).eval()
+        place = iter(range(1, len(ids)))
+
+        def force(module, arguments, output):
+            output.logits[:] = -100.0
+            output.logits[:, -1, ids[next(place)]] = 100.0
+            return output
+
+        model.register_forward_hook(force)
+        return model
+
+    text = " = 1\ny = 2\n"
+    (*_, last) = streamed(scripted(text), session_tokenizer, "x", candidates=2)
+    assert last.texts == [text] * 2
+    (*_, last) = streamed(scripted(text + "def f():\n    pass\n"), session_tokenizer, "x", one_block=True)
+    assert last.texts == [text.rstrip()]
+    assert last.tokens < len(session_tokenizer(text + "def f():\n    pass\n")["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"new_tokens": 0}, "new_tokens is 0; allowed are 1 to 63"),
+        ({"new_tokens": 64}, "context 64"),
+        ({"candidates": 0}, "at least 1"),
+        ({"temperature": -0.1}, "cannot be negative"),
+        ({"top_p": 0.0}, "above 0"),
+        ({"top_p": 1.1}, "at most 1"),
+        ({"top_k": -1}, "0 allows every token"),
+    ],
+)
+def test_a_stream_refuses_values_out_of_range(model, session_tokenizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        streamed(model, session_tokenizer, **options)
