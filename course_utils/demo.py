@@ -216,7 +216,9 @@ def serve(folder: Path, host: str, port: int | None, browser: bool, name: str = 
     except ImportError as error:
         raise ValueError('the demo needs Gradio: python -m pip install -c constraints.txt -e ".[demo]"') from error
     logging.disable_progress_bar()
-    demo = build_demo(*load(folder), name)
+    model, tokenizer = load(folder)
+    next(stream_completions(model, tokenizer, "x", new_tokens=1))  # the first pass is slow: before anyone waits for it
+    demo = build_demo(model, tokenizer, name)
     if not _is_loopback(host):
         print(f"Warning: everyone who reaches this machine over the network can use the demo ({host}).", flush=True)
     # Gradio asks its own server whether it runs, which must not go through a proxy.

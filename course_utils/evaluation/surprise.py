@@ -81,7 +81,8 @@ def _scores(model: PreTrainedModel, ids: torch.Tensor, window: int) -> list[tupl
     scores, done = [], 1  # the first `done` tokens have their score
     for start in [*range(0, last, window // 2), last]:
         part = ids[start : start + window]
-        logits = model(part[None]).logits[0, done - start - 1 : -1].float()  # position t predicts token t + 1
+        output = model(part[None], attention_mask=torch.ones_like(part)[None])
+        logits = output.logits[0, done - start - 1 : -1].float()  # position t predicts token t + 1
         targets = part[done - start :, None]
         total = logits.logsumexp(-1)
         top, expected = logits.max(-1)

@@ -204,6 +204,7 @@ def stream_completions(
     ids = _encode(tokenizer, prompt, model.device)["input_ids"]
     cut = max(0, ids.shape[1] - (context - new_tokens))
     inputs, cache = ids[:, cut:].repeat(candidates, 1), None  # (B, T)
+    mask = torch.ones_like(inputs)  # every token counts, also one that is used for padding elsewhere
     certain = temperature < 0.001  # smaller divisors would overflow, and leave no choice either
     warpers = LogitsProcessorList([] if certain else [TemperatureLogitsWarper(float(temperature))])
     warpers += [TopKLogitsWarper(top_k)] if top_k else []
@@ -213,13 +214,14 @@ def stream_completions(
     texts, open_rows = [""] * candidates, set(range(candidates))
     while open_rows and max(map(len, made)) < new_tokens:
         with torch.inference_mode():
-            output = model(inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = model(inputs, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
             scores = output.logits[:, -1].float().cpu()  # (B, V)
             cache = output.past_key_values
             chosen = scores.argmax(-1, keepdim=True)
             if not certain:
                 chosen = torch.multinomial(warpers(inputs, scores).softmax(-1), 1, generator=generator)
         inputs = chosen.to(model.device)  # (B, 1)
+        mask = torch.cat([mask, torch.ones_like(inputs)], dim=1)
         for row in sorted(open_rows):
             token = chosen[row].item()
             if token == tokenizer.eos_token_id:
