@@ -17,22 +17,14 @@ from course_utils import artifacts, environment
 from course_utils.data.tokenization import load_tokenizer
 from course_utils.evaluation.surprise import surprise_html, token_surprise
 from course_utils.models.causal import count_parameters
-from course_utils.models.generation import TUTORIAL_PROMPTS, stream_completions
+from course_utils.models.generation import BLOG_PROMPTS, BOOK_PROMPTS, TUTORIAL_PROMPTS, stream_completions
 from course_utils.profiles import Profile
 
 MOST_CHARACTERS = 20_000  # of a prompt or a text to highlight
 MOST_CANDIDATES = 4
 MOST_WAITING = 64  # requests in the queue; one runs at a time, since one already uses all cores
 _PAUSE = 0.1  # seconds between two updates of the page
-# Further prompts of the tutorials (SYSTEMS C11, E9).
-EXAMPLES = TUTORIAL_PROMPTS | {
-    "rectangle": 'def area_of_rectangle(a: float, b: float):\n    """Return the area of the rectangle."""\n',
-    "URLs": 'def get_urls_from_html(html):\n    """Get all embedded URLs in a HTML string."""\n',
-    "mean": 'import numpy as np\n\ndef mean(a):\n    """Return the mean of an array."""\n',
-    "file size": 'import os\n\ndef file_size(path):\n    """Return the size of a file in bytes."""\n',
-    "unit tests": "def is_even(value):\n    return value % 2 == 0\n\n# unit tests for is_even\n",
-    "BERT": "import torch\nfrom transformers import BertModel\n\n# classifier of sentences with BERT\nclass Classifier",
-}
+EXAMPLES = TUTORIAL_PROMPTS | BOOK_PROMPTS | BLOG_PROMPTS
 _FAULTY = """import numpy as pd
 import matplotlib.pyplot as plt
 

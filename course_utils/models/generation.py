@@ -63,7 +63,7 @@ def mean(a):
 # the same function using numpy:
 import numpy as np
 def mean(a):""",
-    "random forest": """X = np.random.randn(100, 100)
+    "classifier of 20 trees": """X = np.random.randn(100, 100)
 y = np.random.randint(0, 2, 100)
 
 # fit a random forest classifier with 20 estimators""",
@@ -262,15 +262,18 @@ def sample_candidates(
 ) -> list[str]:
     """Sample `count` bodies for the function that the prompt begins, all in one batch; the same seed, the same text.
 
-    Raises `ValueError` for an empty prompt, or one that fills the context.
+    A prompt that leaves no room for `new_tokens` in the context loses tokens on its left. Raises `ValueError` for an
+    empty prompt, and if `new_tokens` alone fill the context.
     """
-    ids = _encode(tokenizer, prompt, model.device)
-    room = _room(model, tokenizer, prompt, new_tokens)
+    context = model.config.max_position_embeddings
+    if not 1 <= new_tokens < context:
+        raise ValueError(f"new_tokens is {new_tokens}; allowed are 1 to {context - 1}, since the context is {context}.")
+    ids = {name: tensor[:, new_tokens - context :] for name, tensor in _encode(tokenizer, prompt, model.device).items()}
     set_seed(seed)
     with torch.inference_mode():
         output = model.generate(
             **ids,
-            max_new_tokens=room,
+            max_new_tokens=new_tokens,
             num_return_sequences=count,
             do_sample=True,
             temperature=temperature,

@@ -110,8 +110,8 @@ def test_completing_needs_a_prompt_that_fits_and_a_tokenizer(model, session_toke
     pipe = pipeline("text-generation", model=model, tokenizer=session_tokenizer)
     with pytest.raises(ValueError, match="prompt is empty"):
         generation.complete_code(pipe, "")
-    with pytest.raises(ValueError, match="context is 64; shorten the prompt"):
-        generation.sample_candidates(model, session_tokenizer, "x = 1\n" * 100, 2, 4)
+    with pytest.raises(ValueError, match="new_tokens is 64; allowed are 1 to 63"):
+        generation.sample_candidates(model, session_tokenizer, "x =", 2, 64)
     pipe.tokenizer = None
     with pytest.raises(ValueError, match="has no tokenizer"):
         generation.complete_code(pipe, "x =")
@@ -199,3 +199,11 @@ def test_a_stream_ends_at_the_end_of_text_and_at_the_next_block(session_tokenize
 def test_a_stream_refuses_values_out_of_range(model, session_tokenizer, options, message):
     with pytest.raises(ValueError, match=message):
         streamed(model, session_tokenizer, **options)
+
+
+def test_candidates_for_a_long_prompt_see_its_end(model, session_tokenizer):
+    ids = session_tokenizer("import numpy as np\n" * 50 + "def f(x):\n    return")["input_ids"]
+    end = session_tokenizer.decode(ids[4 - 64 :])
+    assert session_tokenizer(end)["input_ids"] == ids[4 - 64 :]
+    whole = generation.sample_candidates(model, session_tokenizer, session_tokenizer.decode(ids), 3, 4)
+    assert whole == generation.sample_candidates(model, session_tokenizer, end, 3, 4)
