@@ -88,6 +88,7 @@ class Child:
             "landlock": self.level == Level.LANDLOCK,
             "seccomp": self.level != Level.LIMITS,
             "readable": [*paths, "/dev/urandom"],
+            "listable": levels.listable(),
             "writable": [str(self._work), os.devnull],
             "packages": levels.package_folders(),
         }

@@ -39,7 +39,7 @@ _NEWEST = 467  # system calls that are newer than this list do not exist for the
 _ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
 _CLONE_THREAD = 0x10000
 _OWNERS_AND_LEASES = (8, 10, 15, 1024, 1026)  # fcntl commands: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
-_READ, _WRITE_FILE, _TRUNCATE, _IOCTL = 0b1100, 1 << 1, 1 << 14, 1 << 15  # rights of Landlock; files and folders
+_READ, _LIST, _WRITE_FILE, _TRUNCATE, _IOCTL = 0b1100, 1 << 3, 1 << 1, 1 << 14, 1 << 15  # Landlock's rights
 LANDLOCK_NEEDED = 3  # ABI; older ones let a file be emptied that cannot be written
 
 
@@ -113,7 +113,7 @@ def drop_privileges() -> None:
     _check(libc.capset(*nothing), "capset")
 
 
-def landlock(readable: list[str], writable: list[str]) -> None:
+def landlock(readable: list[str], listable: list[str], writable: list[str]) -> None:
     """Deny all files but these, and connections and signals where the kernel can. Raises `OSError` if it cannot."""
     libc = _libc()
     version = libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
@@ -123,7 +123,7 @@ def landlock(readable: list[str], writable: list[str]) -> None:
     every = (1 << 15) - 1 | (_IOCTL if version >= 5 else 0)
     rules = struct.pack("QQQ", every, 3, 3)[: 8 if version < 4 else 16 if version < 6 else 24]
     ruleset = _check(libc.syscall(444, rules, ctypes.c_size_t(len(rules)), ctypes.c_uint32(0)), "Landlock")
-    for paths, rights in ((readable, _READ), (writable, every)):
+    for paths, rights in ((readable, _READ), (listable, _LIST), (writable, every)):
         for path in paths:
             _allow(libc, ruleset, path, rights)
     _check(libc.syscall(446, ruleset, ctypes.c_uint32(0)), "Landlock")

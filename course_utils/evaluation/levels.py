@@ -81,17 +81,29 @@ def package_folders() -> list[str]:
     return [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
 
 
-def readable(hidden: Path | None = None) -> list[str]:
+def readable() -> list[str]:
     """Return what a child may read: the standard library, shared libraries, installed packages.
 
-    `hidden` (this package, which has the tests of the course's problems) is left out, also where it is installed.
+    Not this package, which has the tests of the course's problems, where it is installed.
     """
-    hidden = hidden or Path(course_utils.__file__).parent
+    return sorted({str(part) for path in _roots() for part in _without(path, _this_package())})
+
+
+def listable() -> list[str]:
+    """Return the folders that a child may only list, to find what is readable in them: those on the way here."""
+    roots = {path.resolve() for path in _roots()}
+    return [str(folder) for folder in _this_package().parents if roots & {folder, *folder.parents}]
+
+
+def _roots() -> list[Path]:
     base = {"base": sys.base_prefix, "platbase": sys.base_prefix}  # not the virtual environment, which has none
     standard = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
-    libraries = [f"{sys.base_prefix}/lib", *_SYSTEM]
-    paths = [Path(path) for path in (*standard, *libraries, *package_folders())]
-    return sorted({str(part) for path in paths if path.exists() for part in _without(path, hidden.resolve())})
+    paths = [*standard, f"{sys.base_prefix}/lib", *_SYSTEM, *package_folders()]
+    return [Path(path) for path in paths if Path(path).exists()]
+
+
+def _this_package() -> Path:
+    return Path(course_utils.__file__).resolve().parent
 
 
 def _without(path: Path, hidden: Path) -> list[Path]:

@@ -46,7 +46,7 @@ def _confine(setup: dict) -> None:
     if sys.platform == "linux":
         confinement.drop_privileges()
     if setup["landlock"]:
-        confinement.landlock(setup["readable"], setup["writable"])
+        confinement.landlock(setup["readable"], setup["listable"], setup["writable"])
     if setup["seccomp"]:
         confinement.seccomp()
 

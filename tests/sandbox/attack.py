@@ -12,7 +12,7 @@ PROBLEM = {
     "prompt": "def attempt(argument):\n",
     "entry_point": "attempt",
     "canonical_solution": "    return []\n",
-    "test": "def check(candidate):\n    assert candidate({argument!r}) == []\n",
+    "test": "def check(candidate):\n    assert candidate(ARGUMENT) == []\n",
 }
 # Every attempt is a function; the program returns the names of those that went through.
 TRY = """
@@ -38,7 +38,7 @@ def system(name, *arguments):
 
 def attack(program, level, argument=None, **settings):
     """Run a program that defines attempt(argument), after the helpers above."""
-    problem = PROBLEM | {"test": PROBLEM["test"].replace("{argument!r}", repr(argument))}
+    problem = PROBLEM | {"test": PROBLEM["test"].replace("ARGUMENT", repr(argument))}
     completion = "    pass\n" + TRY + textwrap.dedent(program)
     return run_problem(problem, completion, level=level, **({"time_limit": 20.0} | settings))
 

@@ -357,7 +357,7 @@ course_utils.__file__ = str(folder / "course_utils" / "__init__.py")  # as if it
 program = '''
 import neighbour
 def attempt(path):
-    return neighbour.ANSWER + went_through(read=lambda: open(path), list=lambda: os.listdir(os.path.dirname(path)))
+    return neighbour.ANSWER + went_through(read=lambda: open(path))
 '''
 print(attack(program, sys.argv[1], str(folder / "course_utils" / "data" / "test.jsonl")))
 """
@@ -459,7 +459,8 @@ def test_other_processes_are_left_alone(level):
                     pidfd=lambda: os.pidfd_open(pid), queue=lambda: system("sigqueue", pid, 9, 0),
                     limits=lambda: resource.prlimit(pid, resource.RLIMIT_CPU, (0, 0)), owner=lambda: owned(pid),
                     trace=lambda: system("ptrace", 16, pid, 0, 0), seize=lambda: system("ptrace", 0x4206, pid, 0, 0),
-                    memory=lambda: open(f"/proc/{pid}/mem", "r+b"), nice=lambda: os.setpriority(os.PRIO_PROCESS, pid, 5),
+                    memory=lambda: open(f"/proc/{pid}/mem", "r+b"),
+                    nice=lambda: os.setpriority(os.PRIO_PROCESS, pid, 5),
                     read=lambda: system("process_vm_readv", pid, 0, 0, 0, 0, 0),
                     affinity=lambda: os.sched_setaffinity(pid, {0}),
                 )]
@@ -521,14 +522,14 @@ def test_nothing_is_written_elsewhere(level, tmp_path):
             changed = {f"{how}{path}": (lambda path=path, action=action: action(path)) for path in (victim, library)
                 for how, action in {
                     "append": lambda p: open(p, "a"), "empty": lambda p: os.truncate(p, 0),
-                    "open emptying": lambda p: os.open(p, os.O_RDONLY | os.O_TRUNC), "chmod": lambda p: os.chmod(p, 0o777),
+                    "open emptying": lambda p: os.open(p, os.O_TRUNC), "chmod": lambda p: os.chmod(p, 0o777),
                     "chown": lambda p: os.chown(p, 1, 1), "time": lambda p: os.utime(p, (0, 0)), "remove": os.remove,
                     "move": lambda p: os.rename(p, "mine"), "link": lambda p: os.link(p, "mine"),
                     "attribute": lambda p: os.setxattr(p, "user.x", b"1"),
                 }.items()}
             return went_through(**files, **changed)
     """
-    places = [*PLACES, str(Path.home()), str(tmp_path), str(tmp_path.parent), os.getcwd(), str(libraries.parent)]
+    places = [*PLACES, str(Path.home()), str(tmp_path), str(tmp_path.parent), str(Path.cwd()), str(libraries.parent)]
     result = attack(program, level, (places, str(victim), str(libraries)))
     assert result.outcome == "passed", result
     after = victim.stat()
