@@ -12,6 +12,7 @@ import functools
 import os
 import reprlib
 import shutil
+import sys
 import threading
 import time
 import traceback
@@ -149,6 +150,8 @@ def probe() -> dict[Level, str | None]:
 
 
 def _probe(level: Level) -> str | None:
+    if sys.platform != "linux":
+        return f"this system ({sys.platform}) has none; only Linux does"
     if level == Level.BUBBLEWRAP and shutil.which("bwrap") is None:
         return "the program bwrap is not installed"
     try:
