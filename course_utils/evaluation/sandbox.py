@@ -135,7 +135,7 @@ def strongest_level(allow_weak: bool = False) -> Level:
     raise RuntimeError(
         f"Generated programs cannot be confined here ({missing}). On Linux, install bubblewrap (apt-get install "
         "bubblewrap) or use a kernel with Landlock. Only if you trust the programs as your own, choose "
-        'level="limits" (allow_weak=True here). It does not promise that a program does none of this: '
+        'level="limits" (allow_weak=True here). It promises none of this: '
         f"{'; '.join(levels.broken_promises(Level.LIMITS))}."
     )
 

@@ -174,7 +174,9 @@ def test_bad_arguments_are_refused(settings, message):
 
 def test_weak_confinement_has_to_be_asked_for(monkeypatch):
     monkeypatch.setattr(sandbox, "probe", lambda: dict.fromkeys(Level, "missing") | {Level.LIMITS: None})
-    with pytest.raises(RuntimeError, match="bubblewrap: missing; landlock: missing.*does none of this: it starts no"):
+    with pytest.raises(
+        RuntimeError, match=r"bubblewrap: missing; landlock: missing.*promises none of this: it starts no"
+    ):
         strongest_level()
     with pytest.raises(RuntimeError, match="cannot be confined here"):
         run_problem(ADD, "    return a + b\n")
