@@ -5,7 +5,17 @@ import importlib
 
 from course_utils.exercises import Exercise
 
-_MODULES = ("start", "filtering", "tokenizer", "chunking", "pretraining", "accelerate", "finetuning", "evaluation", "gpt")
+_MODULES = (
+    "start",
+    "filtering",
+    "tokenizer",
+    "chunking",
+    "pretraining",
+    "accelerate",
+    "finetuning",
+    "evaluation",
+    "gpt",
+)
 
 
 @functools.cache
