@@ -39,7 +39,6 @@ PROMISES = {
     "disk": ("that folder stays small", _STRONG),
     "network": ("it reaches no network, this machine's neither", _STRONG),
 }
-OPT_IN = 'level="limits" (or strongest_level(allow_weak=True))'
 WORK = "/work"  # the own folder, as a child under bubblewrap sees it
 _SECRET = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE)
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/localtime",

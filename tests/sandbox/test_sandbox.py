@@ -173,6 +173,7 @@ def test_bad_arguments_are_refused(settings, message):
 
 
 def test_weak_confinement_has_to_be_asked_for(monkeypatch):
+    monkeypatch.delenv("COURSE_SANDBOX", raising=False)
     monkeypatch.setattr(sandbox, "probe", lambda: dict.fromkeys(Level, "missing") | {Level.LIMITS: None})
     with pytest.raises(
         RuntimeError, match=r"bubblewrap: missing; landlock: missing.*promises none of this: it starts no"
@@ -181,6 +182,8 @@ def test_weak_confinement_has_to_be_asked_for(monkeypatch):
     with pytest.raises(RuntimeError, match="cannot be confined here"):
         run_problem(ADD, "    return a + b\n")
     assert strongest_level(allow_weak=True) == Level.LIMITS
+    monkeypatch.setenv("COURSE_SANDBOX", "limits")
+    assert strongest_level() == Level.LIMITS
     assert run_problem(ADD, "    return a + b\n", level="limits").level == "limits"
     with pytest.raises(RuntimeError, match="The level landlock does not work here: missing"):
         run_problem(ADD, "", level="landlock")
