@@ -3,9 +3,11 @@
 It listens on this machine only unless told otherwise, needs no network, and shows generated code without running it.
 """
 
+import errno
 import html
 import ipaddress
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,9 +217,23 @@ def serve(folder: Path, host: str, port: int | None, browser: bool, name: str = 
         print(f"Warning: everyone who reaches this machine over the network can use the demo ({host}).", flush=True)
     # Gradio asks its own server whether it runs, which must not go through a proxy.
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
+    port = _free_port(host, port)
     demo.launch(server_name=host, server_port=port, inbrowser=browser, prevent_thread_lock=True, **launch_options())
     print(f"The demo runs at {demo.local_url} (Ctrl-C ends it).", flush=True)
     demo.block_thread()
+
+
+def _free_port(host: str, wanted: int | None) -> int:
+    """Find a port before Gradio does, which would try a wrong host for minutes."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in [wanted] if wanted else range(7860, 7960):
+        try:
+            with socket.create_server((host, port), family=family):
+                return port
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise OSError(f"cannot listen on the host {host!r} ({error}); leave --host out.") from error
+    raise OSError(f"the port {wanted or '7860 to 7959'} cannot be used; is it taken? Choose another one with --port.")
 
 
 def _is_loopback(host: str) -> bool:
