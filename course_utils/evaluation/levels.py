@@ -39,7 +39,7 @@ PROMISES = {
     "disk": ("that folder stays small", _STRONG),
     "network": ("it reaches no network, this machine's neither", _STRONG),
 }
-WORK = "/work"  # the own folder, as a child under bubblewrap sees it
+WORK = "/sandbox-work"  # the own folder, as a child under bubblewrap sees it
 _SECRET = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE)
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/localtime",
            "/etc/ld.so.cache")  # fmt: skip
@@ -133,4 +133,4 @@ def command(level: Level, readable_paths: list[str], disk_limit: int) -> list[st
     folder = ["--size", str(disk_limit), "--tmpfs", WORK, "--chdir", WORK]
     devices = [part for name in ("/dev/null", "/dev/urandom") for part in ("--dev-bind", name, name)]
     alone = [*own_namespaces, "--die-with-parent", "--cap-drop", "ALL"]
-    return ["bwrap", *alone, *binds, *devices, *folder, "--remount-ro", "/", "--", *child]
+    return ["bwrap", *alone, *folder, *binds, *devices, "--remount-ro", "/", "--", *child]

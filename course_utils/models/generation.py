@@ -279,6 +279,7 @@ def sample_candidates(
             temperature=temperature,
             top_p=top_p,
             top_k=0,
+            pad_token_id=tokenizer.eos_token_id,  # what ended rows are filled with; padding would be warned about
         )
     texts = tokenizer.batch_decode(output[:, ids["input_ids"].shape[1] :], skip_special_tokens=True)
     return [function_body(text) for text in texts]

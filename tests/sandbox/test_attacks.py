@@ -339,7 +339,7 @@ def test_nothing_of_the_user_or_the_course_is_read(level, tmp_path):
         sys._base_executable,
         "/dev/null",
         "/dev/urandom",
-        "/work",
+        "/sandbox-work",
     ]
     result = attack(program, level, ([str(path) for path in paths], allowed))
     assert result.outcome == "passed", result
@@ -504,7 +504,7 @@ def test_nothing_shared_outlives_the_program(level):
 
 # --- writing and disk
 
-PLACES = ["/tmp", "/var/tmp", "/dev/shm", "/run", "/", "/dev", "/work/..", "/var/lock", "/etc", "/usr/lib"]
+PLACES = ["/tmp", "/var/tmp", "/dev/shm", "/run", "/", "/dev", "/sandbox-work/..", "/var/lock", "/etc", "/usr/lib"]
 
 
 @under("writing")
