@@ -3,6 +3,7 @@
 Choosing tokens by hand is the module decoding; its functions can be imported from here, too.
 """
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,27 @@ def function_body(string: str) -> str:
     return _NEXT_STATEMENT.split(string, maxsplit=1)[0].rstrip()
 
 
+def runnable_beginning(prompt: str, completion: str) -> str:
+    """Drop lines from the end of a completion until prompt and completion are Python; all of it if that never is.
+
+    Small models go on writing after the answer; half a statement there would spoil a right program.
+    """
+    lines = completion.splitlines(keepends=True)
+    for end in range(len(lines), 0, -1):
+        beginning = "".join(lines[:end])
+        if _is_python(prompt + beginning):
+            return beginning.rstrip()
+    return completion
+
+
+def _is_python(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError):  # ValueError: null bytes
+        return False
+    return True
+
+
 def complete_code(
     pipe: Pipeline, prompt: str, max_length: int = 64, num_completions: int = 4, seed: int = 1
 ) -> list[str]:
@@ -262,8 +284,9 @@ def sample_candidates(
 ) -> list[str]:
     """Sample `count` bodies for the function that the prompt begins, all in one batch; the same seed, the same text.
 
-    A prompt that leaves no room for `new_tokens` in the context loses tokens on its left. Raises `ValueError` for an
-    empty prompt, and if `new_tokens` alone fill the context.
+    Each ends where the function does, and lines at its end that are no Python are dropped. A prompt that leaves no room
+    for `new_tokens` in the context loses tokens on its left. Raises `ValueError` for an empty prompt, and if
+    `new_tokens` alone fill the context.
     """
     context = model.config.max_position_embeddings
     if not 1 <= new_tokens < context:
@@ -282,7 +305,7 @@ def sample_candidates(
             pad_token_id=tokenizer.eos_token_id,  # what ended rows are filled with; padding would be warned about
         )
     texts = tokenizer.batch_decode(output[:, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [function_body(text) for text in texts]
+    return [runnable_beginning(prompt, function_body(text)) for text in texts]
 
 
 def score_idioms(

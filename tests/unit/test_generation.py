@@ -207,3 +207,18 @@ def test_candidates_for_a_long_prompt_see_its_end(model, session_tokenizer):
     assert session_tokenizer(end)["input_ids"] == ids[4 - 64 :]
     whole = generation.sample_candidates(model, session_tokenizer, session_tokenizer.decode(ids), 3, 4)
     assert whole == generation.sample_candidates(model, session_tokenizer, end, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("completion", "beginning"),
+    [
+        (" a + b", " a + b"),
+        (" a + b\n\n    def __init__(self", " a + b"),
+        (" a +\n    b", " a +\n    b"),  # never Python: nothing is hidden
+        (" (a +\n    b)\n    return (", " (a +\n    b)"),
+        ("", ""),
+        (" a\0", " a\0"),
+    ],
+)
+def test_runnable_beginning(completion, beginning):
+    assert generation.runnable_beginning("def f(a, b):\n    return", completion) == beginning
