@@ -105,15 +105,15 @@ class Child:
         """Send a message and return the answer, as JSON has it. Raises `Ended` if the child gives none."""
         self._requests.put(values.packed(message))
         while True:
-            try:
+            self._watch()  # also between quick answers, or many of them would outrun every limit
+            with suppress(queue.Empty):
                 answer = self._answers.get(timeout=_TICK)
                 break
-            except queue.Empty:
-                self._watch()
         if isinstance(answer, OSError | EOFError):
             self.end(*self._cause_of_death())
         if isinstance(answer, ValueError):
             self.end("crash", f"it wrote something else to the pipe than answers: {answer}")
+        self._watch()
         return answer
 
     def end(self, outcome: str, detail: str) -> None:
@@ -171,10 +171,11 @@ def _is_too_large(folder: Path) -> bool:
             with os.scandir(folders.pop()) as found:
                 for entry in found:
                     entries += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        size += entry.stat(follow_symlinks=False).st_size
+                    with suppress(FileNotFoundError):  # deleted in the meantime
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+                        else:
+                            size += entry.stat(follow_symlinks=False).st_size
                     if size > DISK_LIMIT or entries > _ENTRIES:
                         return True
         except FileNotFoundError:  # deleted in the meantime

@@ -33,7 +33,11 @@ def estimate_pass_at_k(n: int, c: int, k: int) -> float:
 
 
 class CodeEval(evaluate.Metric):
-    """Share of the problems that k of the candidate programs are expected to solve."""
+    """Share of the problems that k of the candidate programs are expected to solve.
+
+    A test calls functions of the program by name, with plain values. It sees neither the program's constants, modules
+    and classes, nor what a function does to its arguments: it runs apart from the program, which could forge a pass.
+    """
 
     def _info(self):
         return evaluate.MetricInfo(
@@ -88,6 +92,12 @@ def _problem(task, reference):
     except SyntaxError as error:
         raise ValueError(f"the test of problem {task} does not parse ({error}); references are source code.") from error
     free = _free_names(tree)
+    misused = sorted(free & _not_called(tree))
+    if misused or any(isinstance(node, ast.Global) for node in ast.walk(tree)):
+        raise ValueError(
+            f"the test of problem {task} uses {', '.join(misused) or 'a global variable'} other than by calling it. A "
+            "test can only call the program's functions: import modules and write constants in the test itself."
+        )
     if not free:
         raise ValueError(f"the test of problem {task} calls no function of the program: {reference[:60]!r}.")
     header = "import functools\n\n\ndef check(candidate):\n"
@@ -101,6 +111,14 @@ def _problem(task, reference):
         "solution_known": False,
         "test": test,
     }
+
+
+def _not_called(tree):
+    """Return the names that stand elsewhere than as a called function or as an argument, like `check(add)`."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    fine = {id(part) for node in calls for part in (node.func, *node.args, *(word.value for word in node.keywords))}
+    loaded = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    return {node.id for node in loaded if id(node) not in fine}
 
 
 def _free_names(tree):

@@ -22,8 +22,10 @@ _FORBIDDEN = {
     "process_madvise 440 440, process_mrelease 448 448, setpriority 141 140, ioprio_set 251 30, "
     "sched_setparam 142 118, sched_setscheduler 144 119, sched_setaffinity 203 122, sched_setattr 314 274, "
     "migrate_pages 256 238, move_pages 279 239",
-    "shared memory": "shmget 29 194, semget 64 190, msgget 68 186, mq_open 240 180, memfd_create 319 279, "
-    "memfd_secret 447 447",
+    "shared memory": "shmget 29 194, shmat 30 196, shmctl 31 195, shmdt 67 197, semget 64 190, semop 65 193, "
+    "semctl 66 191, semtimedop 220 192, msgget 68 186, msgsnd 69 189, msgrcv 70 188, msgctl 71 187, mq_open 240 180, "
+    "mq_unlink 241 181, memfd_create 319 279, memfd_secret 447 447",
+    "watching": "inotify_init 253 -, inotify_init1 294 26, inotify_add_watch 254 27, fanotify_init 300 262",
     "files": "chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452, chown 92 -, fchown 93 55, lchown 94 -, "
     "fchownat 260 54, setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, setxattrat 463 463, removexattr 197 14, "
     "lremovexattr 198 15, fremovexattr 199 16, removexattrat 466 466, utime 132 -, utimes 235 -, futimesat 261 -, "
@@ -60,6 +62,8 @@ def seccomp_program(machine: str, pid: int) -> bytes:
     code += _if_call((56, 220)[column], 0, [_jump("&", _CLONE_THREAD, 1, 0), _return(_EPERM)])  # clone: threads only
     code += _if_call((234, 131)[column], 0, [_jump("==", pid, 1, 0), _return(_EPERM)])  # tgkill: itself
     code += _if_call((302, 261)[column], 0, [_jump("==", 0, 1, 0), _return(_EPERM)])  # prlimit64: itself
+    # prctl: it stays the harness's wish that the child dies with it (PR_SET_PDEATHSIG)
+    code += _if_call((157, 167)[column], 0, [_jump("==", 1, 0, 1), _return(_EPERM)])
     refused = [line for command in _OWNERS_AND_LEASES for line in (_jump("==", command, 0, 1), _return(_EPERM))]
     code += _if_call((72, 25)[column], 1, refused)  # fcntl: signals could be sent to the owner of a pipe
     return b"".join([*code, _return(_ALLOW)])

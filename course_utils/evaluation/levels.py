@@ -31,7 +31,10 @@ PROMISES = {
     "time": ("it ends at the time limit, and the harness never hangs", _ALL),
     "memory": ("no process has more memory than the limit (Linux)", _ALL),
     "output": ("what it prints goes nowhere", _ALL),
-    "environment": ("it reads no token of the environment (at `limits`: refuses to run while one is set)", _ALL),
+    "environment": (
+        "it reads no token of the environment (at `limits`: does not run while one seems to be there)",
+        _ALL,
+    ),
     "processes": ("it starts no other process, so nothing outlives it", _STRONG),
     "signals": ("it cannot end, trace or read other processes", _STRONG),
     "reading": ("it reads nothing but Python and installed libraries", _STRONG),
@@ -68,10 +71,11 @@ def secret_names() -> list[str]:
 
     Also of those that were deleted since this process started: its children can still read them in /proc.
     """
-    names = set(os.environ)
+    names = {name for name, value in os.environ.items() if value}
     at_start = Path("/proc/self/environ")
     if at_start.exists():
-        names |= {entry.split(b"=")[0].decode(errors="replace") for entry in at_start.read_bytes().split(b"\0")}
+        entries = [entry.partition(b"=") for entry in at_start.read_bytes().split(b"\0")]
+        names |= {name.decode(errors="replace") for name, _, value in entries if value}
     return sorted(name for name in names if _SECRET.search(name))
 
 
@@ -95,7 +99,7 @@ def listable() -> list[str]:
 
 
 def _roots() -> list[Path]:
-    base = {"base": sys.base_prefix, "platbase": sys.base_prefix}  # not the virtual environment, which has none
+    base = {"platbase": sys.base_prefix}  # not the virtual environment, which has none
     standard = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
     paths = [*standard, f"{sys.base_prefix}/lib", *_SYSTEM, *package_folders()]
     return [Path(path) for path in paths if Path(path).exists()]

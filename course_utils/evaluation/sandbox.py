@@ -72,13 +72,11 @@ def run_problem(
 
     time_limit in seconds for the whole run, memory_limit in bytes. `level` is the strongest one that works here unless
     given; `stop`, once set, ends the run with `KeyboardInterrupt`. sys.exit counts as "exception", the end of the
-    process as "crash", an answer of a type that cannot be sent as "wrong answer". Raises `ValueError` for a problem
-    that is broken (also if its own solution fails its test) and for bad arguments, `RuntimeError` if the level does
-    not work here.
+    process as "crash", an answer of a type that cannot be sent as "wrong answer". Raises `ValueError` for bad arguments
+    and for a problem that is broken; where the program fails, also if the problem's own solution fails. Raises
+    `RuntimeError` if the level does not work here.
     """
-    check_problem(problem)
-    if not isinstance(completion, str):
-        raise ValueError(f"the completion of {problem['task_id']} is {type(completion).__name__}; give its text.")
+    _check_job(problem, completion)
     if not time_limit > 0 or not memory_limit > 0:
         raise ValueError(f"time_limit {time_limit} (seconds) and memory_limit {memory_limit} (bytes) must be positive.")
     level, start = _usable(level), time.monotonic()
@@ -104,9 +102,11 @@ def run_problems(
 ) -> list[Result]:
     """Run many (problem, completion) pairs, as many at a time as there are cores; results in the order of the jobs.
 
-    Ctrl-C ends all children. Raises what `run_problem` raises.
+    Ctrl-C ends all children. Raises what `run_problem` raises; what can be seen without running it, before any runs.
     """
     jobs, level, stop = list(jobs), _usable(level), threading.Event()
+    for problem, completion in jobs:
+        _check_job(problem, completion)
     settings = {"time_limit": time_limit, "memory_limit": memory_limit, "level": level, "stop": stop}
     with ThreadPoolExecutor(workers or _cores()) as pool:
         try:
@@ -119,18 +119,26 @@ def run_problems(
             raise
 
 
+def _check_job(problem: Mapping[str, str], completion: str) -> None:
+    check_problem(problem)
+    if not isinstance(completion, str):
+        raise ValueError(f"the completion of {problem['task_id']} is {type(completion).__name__}; give its text.")
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def strongest_level(allow_weak: bool = False) -> Level:
-    """Return the strongest level that works here; `Level.LIMITS` only with `allow_weak` or COURSE_SANDBOX=limits.
+def strongest_level() -> Level:
+    """Return the strongest level that works here; `Level.LIMITS` only if the variable COURSE_SANDBOX is "limits".
 
     Raises `RuntimeError` that says what the others lack, and what resource limits alone do not protect from.
     """
-    found, allow_weak = probe(), allow_weak or os.environ.get("COURSE_SANDBOX") == Level.LIMITS
+    found, wish = probe(), os.environ.get("COURSE_SANDBOX", "")
+    if wish not in ("", "strong", Level.LIMITS):
+        raise ValueError(f"COURSE_SANDBOX={wish!r} is not known; set it to strong (as without it) or limits.")
     for level, problem in found.items():
-        if problem is None and (level != Level.LIMITS or allow_weak):
+        if problem is None and (level != Level.LIMITS or wish == Level.LIMITS):
             return level
     missing = "; ".join(f"{level}: {problem}" for level, problem in found.items() if problem)
     raise RuntimeError(
@@ -192,6 +200,7 @@ class _Candidate:
         self.raised: Exception | None = None  # by the last call
         self.error = ""  # the same in words
         self.last_call = ""
+        self.unsendable = ""  # what the test tried to send
 
     def load(self, program: str, name: str) -> None:
         """Run the program, up to where it has defined its functions."""
@@ -204,7 +213,12 @@ class _Candidate:
         shown = [_short.repr(argument) for argument in arguments]
         shown += [f"{name}={_short.repr(argument)}" for name, argument in keywords.items()]
         self.last_call = f"candidate({', '.join(shown)})"
-        answer = self._ask(["call", values.encode(arguments), values.encode(keywords)])
+        try:
+            message = ["call", values.encode(arguments), values.encode(keywords)]
+        except values.NotPlain as error:
+            self.unsendable = f"calls the function with {error}, but only plain values can be sent"
+            raise
+        answer = self._ask(message)
         self.last_call += f" gave {_short.repr(answer)}"
         return answer
 
@@ -226,11 +240,11 @@ class _Candidate:
                 except ValueError as error:
                     self.child.end("crash", f"it wrote something else to the pipe than answers: {error}")
             case ["not plain", str(text)]:
-                self.child.end("wrong answer", f"{self.last_call} gave {text[:600]}, which cannot be compared")
+                self.child.end("wrong answer", f"{self.last_call} gave {_printable(text)}, which cannot be compared")
             case ["exception", str(kind), [*_], str(text), ("memory" | "forbidden") as outcome]:
-                self.child.end(outcome, f"{kind[:600]}: {text[:600]}")
+                self.child.end(outcome, f"{_printable(kind)}: {_printable(text)}")
             case ["exception", str(kind), [*bases], str(text), ""]:
-                self._raise(kind[:600], bases, text[:600])
+                self._raise(_printable(kind), bases, _printable(text))
         self.child.end("crash", "it wrote something else to the pipe than answers")
 
     def _raise(self, name: str, bases: list, text: str) -> None:
@@ -238,13 +252,19 @@ class _Candidate:
         self.error = f"{self.last_call or 'loading the program'} raised {name}: {text}"
         known = [getattr(builtins, base, None) for base in bases if isinstance(base, str)]
         kind = next((k for k in known if isinstance(k, type) and issubclass(k, BaseException)), Exception)
-        if not issubclass(kind, Exception):
+        # StopIteration would end a test's own `all(map(candidate, ...))` early, as if all had been right.
+        if not issubclass(kind, Exception) or issubclass(kind, StopIteration | StopAsyncIteration):
             self.child.end("exception", self.error)
         try:
             self.raised = kind(text)
         except TypeError:  # the decoding errors, which want more arguments
             self.raised = ValueError(text)
         raise self.raised
+
+
+def _printable(text: str) -> str:
+    """Shorten a text of the child, and replace what a terminal would obey or could not print."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:600])
 
 
 def _failure(problem: Mapping[str, str], candidate: _Candidate) -> str:
@@ -256,6 +276,8 @@ def _failure(problem: Mapping[str, str], candidate: _Candidate) -> str:
             raise candidate.ended from error
         if error is candidate.raised:
             raise Ended("exception", candidate.error) from error
+        if candidate.unsendable:
+            raise ValueError(f"{problem['task_id']}: its test {candidate.unsendable}.") from error
         if problem.get("solution_known", True):  # the metric code_eval has tests without solutions
             check_solution(problem)
         return f"{_failed_line(problem, error)}; {candidate.last_call}"

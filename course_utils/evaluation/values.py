@@ -67,13 +67,17 @@ def decode(tree: object) -> object:
     return _decode(tree, [HASHED_LIMIT], 0)
 
 
-def _decode(tree: object, hashed: list[int], depth: int) -> object:
+def _decode(tree: object, hashed: list[int], depth: int, inside: bool = False) -> object:
+    """Decode a part; `hashed` holds how many more parts may be `inside` of keys and elements of sets."""
+    hashed[0] -= inside
+    if hashed[0] < 0:
+        raise ValueError(f"more than {HASHED_LIMIT} values in keys and elements of sets")
     if depth > DEPTH_LIMIT:
         raise ValueError(f"a value nested deeper than {DEPTH_LIMIT}")
     if tree is None or type(tree) in (bool, int, float, str):
         return tree
     if type(tree) is list:
-        return [_decode(item, hashed, depth + 1) for item in tree]
+        return [_decode(item, hashed, depth + 1, inside) for item in tree]
     if type(tree) is not dict or len(tree) != 1:
         raise ValueError("an object that is no tag")
     ((tag, content),) = tree.items()
@@ -83,20 +87,18 @@ def _decode(tree: object, hashed: list[int], depth: int) -> object:
         return bytes.fromhex(content)
     if type(content) is not list:
         raise ValueError(f"the tag {tag[:20]!r} with a wrong content")
-    if tag in ("set", "frozenset", "dict"):
-        hashed[0] -= len(content)
-        if hashed[0] < 0:
-            raise ValueError(f"more than {HASHED_LIMIT} keys and elements of sets")
-    return _decode_container(tag, [_decode(item, hashed, depth + 1) for item in content])
+    if tag == "dict" and all(type(pair) is list and len(pair) == 2 for pair in content):
+        pairs = [(_decode(k, hashed, depth + 2, True), _decode(v, hashed, depth + 2, inside)) for k, v in content]
+        return _decode_container(tag, pairs)
+    inside = inside or tag in ("set", "frozenset")
+    return _decode_container(tag, [_decode(item, hashed, depth + 1, inside) for item in content])
 
 
 def _decode_container(tag: str, items: list) -> object:
     try:
         if tag == "complex" and [type(item) for item in items] == [float, float]:
             return complex(*items)
-        if tag == "dict" and all(type(pair) is list and len(pair) == 2 for pair in items):
-            return dict(map(tuple, items))
-        return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](items)
+        return {"tuple": tuple, "set": set, "frozenset": frozenset, "dict": dict}[tag](items)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the tag {tag[:20]!r} with a wrong content") from error
 

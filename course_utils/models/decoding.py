@@ -92,7 +92,7 @@ def generate_text(
     steps = trange(max_new_tokens, desc="tokens", disable=not show_progress)
 
     def choose(logits: Tensor) -> Tensor:
-        if temperature == 0:
+        if temperature == 0 and top_k is None:
             return logits.argmax(-1)
         probs = next_token_probabilities(logits, temperature, top_k, top_p)
         at = probs.device if generator is None else generator.device

@@ -215,7 +215,7 @@ class GPTModel(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw fresh weights as GPT-2 did: normal with deviation 0.02, biases 0.
+        """Draw fresh weights as GPT-2 did: normal with deviation 0.02, biases and shifts 0, scales 1.
 
         Every block adds to the residual stream twice. Its last layers start smaller by sqrt(2 x blocks), so that the
         sum has the same size in a deep model as in a flat one.
@@ -225,6 +225,9 @@ class GPTModel(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 onto_residual = name.endswith(("att.out_proj", "ff.2"))
                 nn.init.normal_(module.weight, std=0.02 * (smaller if onto_residual else 1))
+            if isinstance(module, LayerNorm):
+                nn.init.ones_(module.scale)
+                nn.init.zeros_(module.shift)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 

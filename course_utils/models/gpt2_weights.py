@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GPT2Config
@@ -51,7 +51,7 @@ def load_gpt2_weights(model: GPTModel, location: str | Path) -> None:
     _check_invisible(model.cfg, _read_config(folder))
     wanted = _targets(model)
     with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(path, "pt")) for path in _weight_files(folder)]
+        files = [stack.enter_context(_opened(path)) for path in _weight_files(folder)]
         found = {_short(name): (file, name) for file in files for name in file.keys()}  # noqa: SIM118
         if "lm_head.weight" not in wanted:  # a tied head may be stored once more
             found.pop("lm_head.weight", None)
@@ -182,6 +182,13 @@ def _weight_files(folder: Path) -> list[Path]:
     if missing:
         raise ValueError(f"{folder} lacks {', '.join(missing)}; is the download complete?")
     return files
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or damaged ({error}); get it again.") from error
 
 
 def _check_tensors(folder: Path, wanted: Mapping[str, Tensor], shapes: Mapping[str, list[int]]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model as fill_model
 from safetensors.torch import save_model as write_model
 from torch import Tensor, nn
@@ -168,6 +168,7 @@ def train_model_simple(
             say(f"{place}: loss {losses[0]:.3f} in training, {losses[1]:.3f} in validation")
 
     if history.step == 0:
+        _seed(seed, train_loader, val_loader)
         measure(rows=0)
     model.train()
     while history.epoch < num_epochs:
@@ -241,13 +242,16 @@ def save_model(path: str | Path, model: GPTModel) -> None:
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> GPTModel:
-    """Read what `save_model` wrote, in eval mode; raises `ValueError` if the file has no configuration."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if "config" not in metadata:
-        raise ValueError(f"{path} has no configuration; write it with save_model, or use load_gpt2_weights.")
-    model = GPTModel(json.loads(metadata["config"]))
-    fill_model(model, str(path))
+    """Read what `save_model` wrote, in eval mode; raises `ValueError` for any other file, a damaged one or a pickle."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if "config" not in metadata:
+            raise ValueError(f"{path} has no configuration; write it with save_model, or use load_gpt2_weights.")
+        model = GPTModel(json.loads(metadata["config"]))
+        fill_model(model, str(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or damaged ({error}); write it with save_model.") from error
     return model.to(device).eval()
 
 

@@ -200,6 +200,42 @@ def test_no_pass_is_forged(level, way):
     assert result.level == level
 
 
+QUICK = "def check(candidate):\n    for turn in range(100):\n        assert candidate(turn) == []\n"
+
+
+@under("time")
+def test_many_quick_answers_do_not_outrun_the_limit(level):
+    start = time.monotonic()
+    program = "    import time\n    time.sleep(0.04)\n    return []\n"
+    result = run_problem(PROBLEM | {"test": QUICK}, program, level=level, time_limit=1.0)
+    assert result.outcome == "time-out", result
+    assert time.monotonic() - start < 3.5
+
+
+@under("disk")
+def test_many_quick_answers_do_not_outrun_the_disk_limit(level):
+    program = "    open(str(argument), 'wb').write(bytes(12 << 20))\n    return []\n"
+    result = run_problem(PROBLEM | {"test": QUICK}, program, level=level)
+    assert result.outcome == "forbidden", result
+
+
+@under("verdict")
+@pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration"])
+def test_the_end_of_an_iteration_does_not_end_the_test(level, error):
+    test = "def check(candidate):\n    assert all(map(lambda case: candidate(case) == [], [1, 2]))\n"
+    result = run_problem(PROBLEM | {"test": test}, f"    raise {error}\n", level=level)
+    assert result.outcome == "exception", result
+
+
+@under("verdict")
+def test_a_reported_error_can_be_printed(level):
+    result = attack(r"def attempt(_): raise ValueError('\ud800 \x1b[31m \0 é')", level)
+    assert result.outcome == "exception"
+    assert result.detail.isprintable()
+    assert r"\ud800 \x1b[31m \x00 é" in result.detail
+    result.detail.encode()
+
+
 GARBAGE = {
     "noise": "os.urandom(1) * 1000",
     "nothing that is long": "b'\\xff' * 4",

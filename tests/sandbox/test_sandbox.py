@@ -181,12 +181,24 @@ def test_weak_confinement_has_to_be_asked_for(monkeypatch):
         strongest_level()
     with pytest.raises(RuntimeError, match="cannot be confined here"):
         run_problem(ADD, "    return a + b\n")
-    assert strongest_level(allow_weak=True) == Level.LIMITS
     monkeypatch.setenv("COURSE_SANDBOX", "limits")
     assert strongest_level() == Level.LIMITS
     assert run_problem(ADD, "    return a + b\n", level="limits").level == "limits"
     with pytest.raises(RuntimeError, match="The level landlock does not work here: missing"):
         run_problem(ADD, "", level="landlock")
+    monkeypatch.setenv("COURSE_SANDBOX", "Limits")
+    with pytest.raises(ValueError, match="COURSE_SANDBOX='Limits' is not known"):
+        strongest_level()
+
+
+def test_a_test_that_sends_what_cannot_travel_is_broken():
+    with pytest.raises(ValueError, match="add: its test calls the function with a value of type"):
+        run_problem(ADD | {"test": "def check(candidate):\n    assert candidate(print, 1) == 2\n"}, "    return 2\n")
+
+
+def test_nothing_runs_if_one_job_is_broken():
+    with pytest.raises(ValueError, match="the completion of add is int"):
+        run_problems([(ADD, "    while True: pass\n"), (ADD, 3)], progress=False)
 
 
 def test_a_missing_program_is_noticed(monkeypatch):
@@ -242,6 +254,9 @@ def verdict(machine, architecture, number, *arguments):
         (0x40000000 + 59, 0x40000000 + 221, (), "ENOSYS"),  # execve of the x32 ABI
         (234, 131, (4242,), "allow"),  # tgkill to itself
         (234, 131, (4243,), "EPERM"),
+        (157, 167, (15,), "allow"),  # prctl PR_SET_NAME
+        (157, 167, (1,), "EPERM"),  # PR_SET_PDEATHSIG
+        (30, 196, (), "EPERM"),  # shmat
         (302, 261, (0,), "allow"),  # prlimit64 of itself
         (302, 261, (1,), "EPERM"),
         (72, 25, (3, 1), "allow"),  # fcntl F_GETFD

@@ -121,6 +121,11 @@ def test_limits_of_size_depth_and_hashed_elements():
     assert values.decode({"set": many}) == set(many)
     with pytest.raises(ValueError, match="keys and elements of sets"):
         values.decode([{"set": many}, {"set": [1]}])
+    long = {"tuple": list(range(100))}  # hashing it takes as long as hashing its parts
+    for tree in ({"set": [long] * 200}, {"dict": [[long, 1]] * 200}, {"set": [{"tuple": [long] * 200}]}):
+        with pytest.raises(ValueError, match="keys and elements of sets"):
+            values.decode(tree)
+    assert len(values.decode({"dict": [["a", many * 2]]})["a"]) == 2 * values.HASHED_LIMIT  # a value is not hashed
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,14 @@ def test_no_program_forges_a_pass(program, result):
 
 @pytest.mark.parametrize(
     ("reference", "message"),
-    [("assert add(", "test of problem 0 does not parse"), ("assert 1 == 1", "calls no function of the program")],
+    [
+        ("assert add(", "test of problem 0 does not parse"),
+        ("assert 1 == 1", "calls no function of the program"),
+        ("assert add(2, 3) == ANSWER", "uses ANSWER other than by calling it"),
+        ("assert add(np.array([1]), 2) == 3", "uses np other than by calling it"),
+        ("n = 0\ndef f():\n    global n\n    n = add(1, 2)\nf()\nassert n == 3", "uses a global variable"),
+        ("import math\nassert add(math.sqrt, 4) == 2", "its test calls the function with a value of type builtin"),
+    ],
 )
 def test_broken_references_are_refused(reference, message):
     with pytest.raises(ValueError, match=message):

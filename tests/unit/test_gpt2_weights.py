@@ -156,6 +156,14 @@ def test_checkpoints_of_other_models_are_refused(changes, message, tmp_path):
         config_from_gpt2(tmp_path)
 
 
+def test_a_damaged_file_is_refused(tmp_path):
+    save_gpt2(GPTModel(config_of()), tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"is no safetensors file, or damaged .*; get it again"):
+        load_gpt2_weights(GPTModel(config_of()), tmp_path)
+
+
 def test_pickles_and_incomplete_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no config.json"):
         config_from_gpt2(tmp_path)

@@ -296,3 +296,16 @@ def test_losses_of_nothing_are_not_drawn():
     for lists in (([0.0], [0], [1.0], [1.0]), ([0.0, 1.0], [0, 9], [1.0], [1.0, 2.0])):
         with pytest.raises(ValueError, match="give one of each per evaluation"):
             plots.plot_losses(*lists, alt="losses")
+
+
+@pytest.mark.parametrize("damage", ["pickle", "cut"])
+def test_what_is_no_safetensors_file_is_refused(tmp_path, damage):
+    model = GPTModel(CFG)
+    path = tmp_path / "model.safetensors"
+    if damage == "pickle":
+        torch.save(model.state_dict(), path)
+    else:
+        simple.save_model(path, model)
+        path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"is no safetensors file, or damaged .*; write it with save_model"):
+        simple.load_model(path)
