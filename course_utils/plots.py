@@ -133,9 +133,14 @@ def heatmap(values: Sequence[Sequence[float]], *, x: str, y: str, alt: str, form
     _show(figure, alt)
 
 
-def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), alt: str) -> None:
-    """Draw steps as a row of boxes joined by arrows; the highlighted ones are filled: a map of what happens."""
-    figure = Figure(figsize=(min(11, 1.35 * len(steps)), 0.95), layout="constrained")
+def flow(
+    steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence[tuple[int, int]] = (), alt: str
+) -> None:
+    """Draw steps as a row of boxes joined by arrows; the highlighted ones are filled: a map of what happens.
+
+    `skips` are further arrows, each from one step to a later one, around those between.
+    """
+    figure = Figure(figsize=(min(11, 1.35 * len(steps)), 1.35 if skips else 0.95), layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set_xlim(-0.5, len(steps) - 0.5)
@@ -147,6 +152,9 @@ def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), alt: str) -> No
         if place:
             arrow = {"arrowstyle": "->", "color": COLOURS[0], "shrinkA": 0, "shrinkB": 0}
             axes.annotate("", xy=(place - 0.42, 0), xytext=(place - 0.58, 0), arrowprops=arrow)
+    for start, end in skips:
+        bow = {"arrowstyle": "->", "color": COLOURS[3], "connectionstyle": "arc3,rad=-0.12"}
+        axes.annotate("", xy=(end, 0.17), xytext=(start, 0.17), arrowprops=bow)
     _show(figure, alt)
 
 
