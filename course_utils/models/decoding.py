@@ -55,7 +55,6 @@ def next_token_probabilities(
     return torch.zeros_like(probs).scatter(-1, order, probs)
 
 
-@torch.no_grad()
 def generate_text(
     model: Callable[[Tensor], Any],
     idx: Tensor,
@@ -98,10 +97,12 @@ def generate_text(
         at = probs.device if generator is None else generator.device
         return torch.multinomial(probs.to(at), 1, generator=generator)[:, 0].to(idx.device)
 
-    with eval_mode(model):
+    with eval_mode(model), torch.inference_mode():  # faster than no_grad
         if num_beams > 1:
-            return _beam_search(read, idx, steps, num_beams, eos_id)
-        return _one_by_one(read, idx, steps, choose, eos_id)
+            texts = _beam_search(read, idx, steps, num_beams, eos_id)
+        else:
+            texts = _one_by_one(read, idx, steps, choose, eos_id)
+    return texts.clone()  # an ordinary tensor, which may be trained on
 
 
 @contextmanager

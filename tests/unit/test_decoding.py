@@ -241,6 +241,14 @@ def test_the_model_comes_back_in_its_mode_and_dropout_is_off():
     assert model.training
 
 
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_written_text_can_be_trained_on(num_beams):
+    model = model_of().train()
+    ids = generate_text(model, prompts(), 3, CONTEXT, num_beams=num_beams)
+    model(ids).sum().backward()
+    assert not ids.is_inference()
+
+
 def test_nothing_to_add_gives_the_prompt():
     for beams in (1, 2):
         assert torch.equal(generate_text(model_of(), prompts(), 0, CONTEXT, num_beams=beams), prompts())
