@@ -72,7 +72,8 @@ def _pass_at_k(drawn, results, ks):
     left_out = [k for k in ks if k > fewest]
     if left_out:
         names = ", ".join(f"pass@{k}" for k in left_out)
-        print(f"{names} left out: a problem has only {fewest} candidate{'s' * (fewest != 1)}. Draw at least as many as k.")
+        count = f"{fewest} candidate{'s' * (fewest != 1)}"
+        print(f"{names} left out: a problem has only {count}. Draw at least as many as k.")
     passed = {task: sum(row["passed"] for _, row in rows) for task, rows in results.items()}
     return {
         f"pass@{k}": sum(estimate_pass_at_k(n, passed.get(task, 0), k) for task, n in drawn.items()) / len(drawn)
