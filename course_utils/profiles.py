@@ -15,7 +15,7 @@ OTHER_VARIABLES = frozenset({"COURSE_PROFILE", "COURSE_HOME", "COURSE_SOURCE", "
 
 
 # Fields that no pretrained model depends on.
-_LATER = ("pairs", "sentences", "encoder", "finetune_", "push_to_hub")
+_LATER = ("pairs", "sentences", "encoder", "finetune_", "score_", "story_", "push_to_hub")
 
 
 def setting(default: Any, unit: str, text: str) -> Any:
@@ -61,23 +61,24 @@ class Profile:
     finetune_dropout: float = setting(0.0, "share", "Values set to 0 while fine-tuning.")
     finetune_pairs: int = setting(0, "pairs", "Most pairs to train on; 0 takes all.")
     finetune_seeds: int = setting(3, "runs", "Fine-tunings with different seeds.")
+    score_documents: int = setting(150, "documents", "Held-out documents that notebook 07 measures the model on.")
+    score_problems: int = setting(0, "problems", "Most programming problems; 0 takes all.")
+    score_candidates: int = setting(20, "candidates", "Programs that the model writes for each problem.")
+    score_files: int = setting(60, "files", "Files that bugs are planted into.")
+    story_epochs: int = setting(12, "epochs", "Passes over the stories in notebook 08.")
     push_to_hub: bool = setting(False, "-", "Push models to the Hub (needs a login).")
 
     def __post_init__(self) -> None:
         """Refuse impossible values early, each with its remedy."""
-        at_least_one = ("vocab_size", "context_length", "model_layers", "model_width", "model_heads", "batch_size")
-        for name in (
-            *at_least_one,
-            "sample_documents",
-            "accumulation_steps",
-            "eval_steps",
-            "save_steps",
-            "eval_sequences",
-        ):
+        at_least_one = (
+            *("vocab_size", "context_length", "model_layers", "model_width", "model_heads", "batch_size"),
+            *("sample_documents", "accumulation_steps", "eval_steps", "save_steps", "eval_sequences"),
+            *("finetune_epochs", "finetune_batch", "finetune_seeds", "story_epochs"),
+            *("score_documents", "score_candidates", "score_files"),
+        )
+        for name in at_least_one:
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("finetune_epochs", "finetune_batch", "finetune_seeds"):
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("corpus_bytes", "warmup_steps", "weight_decay", "seed", "finetune_pairs"):
+        for name in ("corpus_bytes", "warmup_steps", "weight_decay", "seed", "finetune_pairs", "score_problems"):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "vocab_size", self.vocab_size >= 260, "at least 260 (256 bytes and the special tokens)")
         _require(self, "library_share", 0 <= self.library_share <= 1, "between 0 and 1")
@@ -125,6 +126,11 @@ PROFILES: Mapping[str, Profile] = {
         finetune_epochs=1,
         finetune_pairs=64,
         finetune_seeds=2,
+        score_documents=40,
+        score_problems=13,
+        score_candidates=4,
+        score_files=10,
+        story_epochs=8,
     ),
     # A model that visibly learns in about ten minutes on two cores.
     "laptop": Profile(
