@@ -162,7 +162,10 @@ class _Page:
                     yield self._view(gr, progress, f"Writing: {progress.tokens} of up to {new_tokens} tokens …")
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
-        yield self._view(gr, progress, f"Done: up to {progress.tokens} tokens in {time.monotonic() - begin:.1f} s.")
+        status = f"Done: up to {progress.tokens} tokens in {time.monotonic() - begin:.1f} s."
+        if one_block and not all(progress.texts):
+            status += " A candidate is empty where the model began the next block at once."
+        yield self._view(gr, progress, status)
 
     def _view(self, gr: Any, progress: Any, status: str) -> list[Any]:
         if progress.tokens_cut:
