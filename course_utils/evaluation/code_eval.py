@@ -128,7 +128,7 @@ def _free_names(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)):
             bound.add(node.name)
         elif isinstance(node, ast.arg):
             bound.add(node.arg)

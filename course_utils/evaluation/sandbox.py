@@ -174,8 +174,7 @@ def _probe(level: Level) -> str | None:
 
 
 def _usable(level: str | None) -> Level:
-    if level is None:
-        return strongest_level()
+    level = strongest_level() if level is None else level
     if level not in list(Level):
         raise ValueError(f"there is no level {level!r}; there are {', '.join(Level)}.")
     level = Level(level)

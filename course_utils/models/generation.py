@@ -285,12 +285,11 @@ def sample_candidates(
     """Sample `count` bodies for the function that the prompt begins, all in one batch; the same seed, the same text.
 
     Each ends where the function does, and lines at its end that are no Python are dropped. A prompt that leaves no room
-    for `new_tokens` in the context loses tokens on its left. Raises `ValueError` for an empty prompt, and if
-    `new_tokens` alone fill the context.
+    for `new_tokens` in the context loses tokens on its left. Raises `ValueError` for an empty prompt and values out of
+    range.
     """
     context = model.config.max_position_embeddings
-    if not 1 <= new_tokens < context:
-        raise ValueError(f"new_tokens is {new_tokens}; allowed are 1 to {context - 1}, since the context is {context}.")
+    _check_sampling(new_tokens, context, count, temperature, top_p, top_k=0)
     ids = {name: tensor[:, new_tokens - context :] for name, tensor in _encode(tokenizer, prompt, model.device).items()}
     set_seed(seed)
     with torch.inference_mode():

@@ -186,6 +186,10 @@ def test_weak_confinement_has_to_be_asked_for(monkeypatch):
     assert run_problem(ADD, "    return a + b\n", level="limits").level == "limits"
     with pytest.raises(RuntimeError, match="The level landlock does not work here: missing"):
         run_problem(ADD, "", level="landlock")
+    monkeypatch.setattr(levels, "secret_names", lambda: ["HF_TOKEN"])
+    monkeypatch.setenv("COURSE_SANDBOX", "limits")
+    with pytest.raises(RuntimeError, match="environment of this process has HF_TOKEN"):
+        run_problem(ADD, "    return a + b\n")  # a level chosen by the variable asks for no less
     monkeypatch.setenv("COURSE_SANDBOX", "Limits")
     with pytest.raises(ValueError, match="COURSE_SANDBOX='Limits' is not known"):
         strongest_level()

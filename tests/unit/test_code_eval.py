@@ -58,6 +58,11 @@ def test_humaneval_form_several_functions_and_own_names():
     assert scores == {"pass@1": 1.0}, results
 
 
+def test_names_of_caught_errors_are_the_tests_own():
+    caught = "try:\n    add(1, None)\nexcept TypeError as error:\n    message = str(error)\nassert message"
+    assert run([caught], [[RIGHT]])[0] == {"pass@1": 1.0}
+
+
 def test_k_beyond_the_candidates_is_left_out_and_said(capsys):
     scores, _ = run([ADD], [[RIGHT, WRONG]], k=(1, 10, 100))
     assert scores == {"pass@1": 0.5}

@@ -112,6 +112,8 @@ def test_completing_needs_a_prompt_that_fits_and_a_tokenizer(model, session_toke
         generation.complete_code(pipe, "")
     with pytest.raises(ValueError, match="new_tokens is 64; allowed are 1 to 63"):
         generation.sample_candidates(model, session_tokenizer, "x =", 2, 64)
+    with pytest.raises(ValueError, match="candidates is 0; at least 1 is needed"):
+        generation.sample_candidates(model, session_tokenizer, "x =", 0, 4)
     pipe.tokenizer = None
     with pytest.raises(ValueError, match="has no tokenizer"):
         generation.complete_code(pipe, "x =")

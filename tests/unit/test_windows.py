@@ -1,6 +1,7 @@
 """Sliding windows over one text: every pair, no copies, and what is too short."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -134,3 +135,13 @@ def test_unreadable_texts_are_refused(tmp_path):
         windows.load_text(tmp_path / "empty.txt")
     with pytest.raises(ValueError, match="is no file; give the path of a text file, or 'course-stories'"):
         windows.load_text(tmp_path / "missing.txt")
+
+
+def test_the_card_of_the_stories_counts_right(repository):
+    text = windows.load_text()
+    words = re.findall(r"[A-Za-z]+(?:['-][A-Za-z]+)*", text)
+    counts = (len(text), len(set(text)), len(words), len({word.lower() for word in words}), text.count("\n\n") + 1)
+    row = " | ".join(f"{count:,}".replace(",", " ") for count in counts)
+    card = (repository / "course_utils" / "data" / "stories" / "README.md").read_text(encoding="utf-8")
+    assert f"| `harbour.txt` | {row} |" in card
+    assert text.isascii()
