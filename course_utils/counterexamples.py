@@ -10,6 +10,7 @@ import io
 import math
 import reprlib
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -25,6 +26,7 @@ import psutil
 SECONDS_PER_CALL = 5.0
 BYTES_PER_CALL = 1_000_000_000
 LOOK_EVERY = 0.05  # seconds
+INTERRUPT_EVERY = 0.25  # seconds
 SECONDS_TO_SIMPLIFY = 2.0
 
 
@@ -169,7 +171,7 @@ class _Alarm:
     def _watch(self) -> None:
         end = time.monotonic() + SECONDS_PER_CALL
         process, before = None, 0
-        while not self._done.wait(LOOK_EVERY):
+        while not self._done.wait(INTERRUPT_EVERY if self.reason else LOOK_EVERY):
             process = process or psutil.Process()
             used = process.memory_info().rss
             before = before or used
@@ -195,6 +197,21 @@ class _Alarm:
     def start(self) -> None:
         self._thread.start()
 
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Hide own interrupts that arrive where Python can only report them: in destructors and garbage collections."""
+        earlier = sys.unraisablehook
+
+        def report(unraisable: Any) -> None:
+            if not (self.reason and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+                earlier(unraisable)
+
+        sys.unraisablehook = report
+        try:
+            yield
+        finally:
+            sys.unraisablehook = earlier
+
 
 def _call_in_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if threading.current_thread() is not threading.main_thread():
@@ -203,11 +220,12 @@ def _call_in_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> A
     # Other programs in the process may have left a handler that swallows the interrupt; then nothing would stop.
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        alarm.start()
-        try:
-            result = function(*arguments)
-        finally:
-            alarm.stop()
+        with alarm.quiet():
+            alarm.start()
+            try:
+                result = function(*arguments)
+            finally:
+                alarm.stop()
     except KeyboardInterrupt:
         if not alarm.reason:
             raise

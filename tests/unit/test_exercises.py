@@ -32,10 +32,6 @@ from course_utils.training.losses import token_losses
 TO_WRITE = sorted(id for id, exercise in all_exercises().items() if exercise.reference is not None)
 
 
-# hypothesis listens to the garbage collector; an interrupt that lands there is lost, and the next one stops the answer.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
 @pytest.fixture(autouse=True)
 def _first_try():
     exercises._tries.clear()
@@ -455,16 +451,20 @@ def test_endless_answer_is_stopped_whatever_handles_interrupts(monkeypatch):
         signal.signal(signal.SIGINT, earlier)
 
 
-def test_endless_answer_is_stopped_though_a_garbage_collection_swallows_the_interrupt(monkeypatch):
+@pytest.mark.parametrize("caught", [True, False])
+def test_endless_answer_is_stopped_though_a_garbage_collection_swallows_the_interrupt(caught, monkeypatch):
     monkeypatch.setattr(counterexamples, "SECONDS_PER_CALL", 0.5)
-    swallowed = []
+    reports, swallowed = [], []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
 
-    def slow_callback(phase, info):
+    def slow_callback(phase, info):  # hypothesis listens to the collector, too
         try:
             time.sleep(0.2)
         except KeyboardInterrupt:
             swallowed.append(phase)
             gc.callbacks.remove(slow_callback)
+            if not caught:
+                raise
 
     def endless():
         while True:
@@ -477,7 +477,19 @@ def test_endless_answer_is_stopped_though_a_garbage_collection_swallows_the_inte
     finally:
         if slow_callback in gc.callbacks:
             gc.callbacks.remove(slow_callback)
-    assert len(swallowed) == 1
+    assert (len(swallowed), reports) == (1, [])
+
+
+def test_what_else_cannot_be_raised_is_still_reported(monkeypatch):
+    reports = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reports.append(unraisable.exc_type))
+
+    class Broken:
+        def __del__(self):
+            raise OSError
+
+    assert counterexamples._call_in_time(lambda: [Broken(), 1][1], ()) == 1
+    assert reports == [OSError]
 
 
 @pytest.mark.usefixtures("_impatient")
