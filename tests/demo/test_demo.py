@@ -30,6 +30,8 @@ from course_utils.profiles import get_profile
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 DRIVER = shutil.which("chromedriver", path=os.pathsep.join([os.environ["PATH"], os.environ.get("CHROMEWEBDRIVER", "")]))
+# Gradio uses options that pandas 3 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")
 needs_browser = pytest.mark.skipif(
     not (BROWSER and DRIVER),
     reason="browser tests did not run: no chromium; install it with its driver (Debian: chromium, chromium-driver)",

@@ -293,14 +293,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
 def test_a_model_that_cannot_be_evaluated_is_not_saved(tmp_path):
     config = small_config({"train_steps": 60, "save_steps": 10, "eval_steps": 10})
     run = prepared(config, tmp_path)
-    step = run.optimizer.optimizer.step
 
-    def ruin_after_step_20(*arguments, **options):
-        step(*arguments, **options)
+    def ruin_after_step_20(*_):
         if run.position.step == 19:
             run.model.transformer.wte.weight.data.fill_(math.nan)
 
-    run.optimizer.optimizer.step = ruin_after_step_20
+    run.optimizer.optimizer.register_step_post_hook(ruin_after_step_20)
     with pytest.raises(loop.TrainingDiverged, match=r"step 20 of 60 .*held-out loss is nan.*step-00000010"):
         loop.train(run, tmp_path, show_progress=False)
     assert checkpoints.find_last(tmp_path / "checkpoints").name == "step-00000010"
