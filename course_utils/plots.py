@@ -49,7 +49,7 @@ def plot_losses(
     train_losses: Sequence[float],
     val_losses: Sequence[float],
     *,
-    alt: str,
+    alt: str = "Training and validation loss over epochs, with the tokens seen on a second axis.",
 ) -> None:
     """Draw training and validation loss over epochs, at their true places, with a second axis for tokens.
 
@@ -60,6 +60,7 @@ def plot_losses(
 
 
 def _losses_figure(epochs_seen, tokens_seen, train_losses, val_losses) -> Figure:
+    epochs_seen = [float(epochs) for epochs in epochs_seen]  # of a tensor, too
     lengths = [len(values) for values in (epochs_seen, tokens_seen, train_losses, val_losses)]
     if len(set(lengths)) > 1 or not any(epochs_seen):
         raise ValueError(

@@ -5,8 +5,10 @@ from typing import Any
 
 import tiktoken
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase
 
 STORIES = "course-stories"
 
@@ -55,10 +57,14 @@ def check_token_counts(train_text: str, val_text: str, tokenizer: Any, max_lengt
 
 
 def encode_text(text: str, tokenizer: Any) -> list[int]:
-    """Return the token ids of a text, from a Hugging Face or a tiktoken tokenizer; special tokens in it are kept."""
+    """Return the token ids of a text, from any tokenizer with `encode`; special tokens in it are kept, none added."""
     if isinstance(tokenizer, tiktoken.Encoding):
         return tokenizer.encode(text, allowed_special="all")
-    return tokenizer.encode(text, add_special_tokens=False, verbose=False)  # longer than any context: no warning
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return tokenizer.encode(text, add_special_tokens=False, verbose=False)  # longer than any context: no warning
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.encode(text, add_special_tokens=False).ids
+    return tokenizer.encode(text)
 
 
 class GPTDatasetV1(Dataset):
@@ -99,15 +105,16 @@ def create_dataloader_v1(
     drop_last: bool = True,
     num_workers: int = 0,
     *,
-    tokenizer: Any,
+    tokenizer: Any = None,
     seed: int = 0,
 ) -> DataLoader:
     """Make a loader of (inputs, targets), each (B, T), from a text; `seed` alone decides the order.
 
+    Without a tokenizer it is GPT-2's own, which tiktoken downloads once; `ConnectionError` where it cannot.
     (`train_model_simple` seeds the loader anew for every epoch, so that a training can go on after a break.)
     Raises `ValueError` for a text that does not fill one window, or not one batch where incomplete ones are dropped.
     """
-    dataset = GPTDatasetV1(txt, tokenizer, max_length, stride)
+    dataset = GPTDatasetV1(txt, _gpt2_tokenizer() if tokenizer is None else tokenizer, max_length, stride)
     if drop_last and len(dataset) < batch_size:
         raise ValueError(
             f"the text gives {len(dataset)} windows, fewer than a batch of {batch_size}, which would be dropped; use a "
@@ -122,3 +129,13 @@ def create_dataloader_v1(
         # Its own source of randomness: then the order changes no dropout, and dropout no order.
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _gpt2_tokenizer() -> tiktoken.Encoding:
+    try:
+        return tiktoken.get_encoding("gpt2")
+    except OSError as error:  # requests' errors are OSErrors
+        raise ConnectionError(
+            f"GPT-2's tokenizer is not here and cannot be downloaded ({type(error).__name__}); give another one: "
+            "tokenizer=artifacts.code_tokenizer(profile)."
+        ) from error

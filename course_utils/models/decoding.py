@@ -1,11 +1,12 @@
 """From logits to text: greedy, sampled (temperature, top-k, top-p) or by beam search, with any causal model."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import trange
 
@@ -78,15 +79,19 @@ def generate_text(
 
     With `num_beams` > 1 a beam search looks for the continuation with the highest mean log probability per new token
     (its end counted): sums alone would prefer short texts. A `GPTModel` keeps keys and values unless `use_cache` is
-    False; the tokens are the same. Once the text is longer than `context_size`, all positions move with each token, so
-    nothing kept is of use and the window is read anew. Raises `ValueError` for arguments out of range.
+    False; in float32 the tokens are the same. Once the text is longer than `context_size`, all positions move with
+    each token, so nothing kept is of use and the window is read anew. Raises `ValueError` for arguments out of range.
     """
     _check_choice(temperature, top_k, top_p)
     _check_request(model, idx, max_new_tokens, context_size)
-    if num_beams < 1 or (num_beams > 1 and temperature > 0):
-        raise ValueError(f"num_beams is {num_beams}: use 1 or more, and temperature 0 with more than 1 (no sampling).")
-    if isinstance(generator, int):
-        generator = torch.Generator().manual_seed(generator)  # on the CPU: the same text on every device
+    _check_tokens(model, top_k, eos_id)
+    if num_beams < 1 or (num_beams > 1 and (temperature, top_k, top_p) != (0, None, None)):
+        raise ValueError(
+            f"num_beams is {num_beams}: use 1 or more; more than 1 goes with temperature 0 and without top_k and "
+            "top_p, for nothing is drawn."
+        )
+    if generator is not None and not isinstance(generator, torch.Generator):
+        generator = torch.Generator().manual_seed(int(generator))  # on the CPU: the same text on every device
     read = _Reader(model, context_size, use_cache, idx.shape[1] + max_new_tokens)
     steps = trange(max_new_tokens, desc="tokens", disable=not show_progress)
 
@@ -107,15 +112,15 @@ def generate_text(
 
 @contextmanager
 def eval_mode(model: Any) -> Iterator[None]:
-    """Turn dropout off for a while; afterwards the model is in the mode that it was in. A plain function has none."""
-    was_training = getattr(model, "training", False)
-    if was_training:
-        model.eval()
+    """Turn dropout off for a while; afterwards every part is in the mode that it was in. A plain function has none."""
+    training = [part for part in model.modules() if part.training] if isinstance(model, nn.Module) else []
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
-        if was_training:
-            model.train()
+        for part in training:
+            part.training = True
 
 
 class _Reader:
@@ -190,8 +195,8 @@ def _beam_search(read: _Reader, idx: Tensor, steps: Any, num_beams: int, eos_id:
 def _check_choice(temperature: float, top_k: int | None, top_p: float | None) -> None:
     if not temperature >= 0:
         raise ValueError(f"temperature is {temperature}; it must be 0 (take the best token) or more.")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}; keep at least 1 token, or give None to keep all.")
+    if top_k is not None and (top_k < 1 or top_k != int(top_k)):
+        raise ValueError(f"top_k is {top_k}; keep at least 1 token, a whole number, or give None to keep all.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}; it must be more than 0 and at most 1 (None or 1 keeps all tokens).")
 
@@ -211,3 +216,12 @@ def _check_request(model: Any, idx: Tensor, max_new_tokens: int, context_size: i
             f"context_size is {context_size}, but the model's context is {model.cfg['context_length']}; "
             'use model.cfg["context_length"].'
         )
+
+
+def _check_tokens(model: Any, top_k: int | None, eos_id: int | None) -> None:
+    config = getattr(model, "config", None)  # a model of the library has one; a plain function tells nothing
+    vocabulary = model.cfg["vocab_size"] if isinstance(model, GPTModel) else getattr(config, "vocab_size", sys.maxsize)
+    if top_k is not None and top_k > vocabulary:
+        raise ValueError(f"top_k is {top_k}, but the vocabulary has {vocabulary} tokens; choose fewer.")
+    if eos_id is not None and not 0 <= eos_id < vocabulary:
+        raise ValueError(f"eos_id is {eos_id}; it must be a token of the vocabulary, from 0 on, or None for no end.")

@@ -52,14 +52,18 @@ def check_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
     for key in _SWITCHES:
         if type(cfg[key]) is not bool:
             raise ValueError(f"{key} is {cfg[key]!r}; it must be True or False.")
-    if not 0 <= cfg["drop_rate"] < 1:
-        raise ValueError(f"drop_rate is {cfg['drop_rate']}; it must be at least 0 and less than 1.")
+    if not isinstance(cfg["drop_rate"], int | float) or not 0 <= cfg["drop_rate"] < 1:
+        raise ValueError(f"drop_rate is {cfg['drop_rate']!r}; it must be a number, at least 0 and less than 1.")
+    _check_heads(cfg)
+    return {key: cfg[key] for key in known}
+
+
+def _check_heads(cfg: Mapping[str, Any]) -> None:
     if cfg["emb_dim"] % cfg["n_heads"]:
         raise ValueError(
             f"{cfg['n_heads']} heads cannot share a width of {cfg['emb_dim']} equally; "
             "choose n_heads so that it divides emb_dim."
         )
-    return {key: cfg[key] for key in known}
 
 
 class KVCache:
@@ -84,6 +88,8 @@ class KVCache:
             room = (rows, heads, self.limit, size)
             self._blocks[block] = keys.new_empty(room), values.new_empty(room)
         stored, end = self._blocks[block], self.length + keys.shape[2]
+        if len(keys) != len(stored[0]):
+            raise ValueError(f"the cache has {len(stored[0])} rows, the new tokens {len(keys)}; make a new cache.")
         for old, new in zip(stored, (keys, values), strict=True):
             old[:, :, self.length : end] = new
         return stored[0][:, :, :end], stored[1][:, :, :end]
@@ -142,8 +148,9 @@ class MultiHeadAttention(nn.Module):
     """
 
     def __init__(self, cfg: Mapping[str, Any], block: int = 0) -> None:
-        """Make the attention of block number `block`, counted from 0."""
+        """Make the attention of block number `block`, counted from 0; `ValueError` if heads do not divide the width."""
         super().__init__()
+        _check_heads(cfg)
         width, self.n_heads, self.block = cfg["emb_dim"], cfg["n_heads"], block
         self.qkv = nn.Linear(width, 3 * width, bias=cfg["qkv_bias"])  # one large product is faster than three
         self.out_proj = nn.Linear(width, width)
@@ -215,7 +222,7 @@ class GPTModel(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw fresh weights as GPT-2 did: normal with deviation 0.02, biases and shifts 0, scales 1.
+        """Draw fresh weights as the library does for GPT-2: normal with deviation 0.02, biases and shifts 0, scales 1.
 
         Every block adds to the residual stream twice. Its last layers start smaller by sqrt(2 x blocks), so that the
         sum has the same size in a deep model as in a flat one.

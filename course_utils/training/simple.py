@@ -5,7 +5,7 @@ The loop for real runs, on several devices and with checkpoints that survive a k
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ class History:
     epoch: int = 0  # complete passes
     tokens_seen: int = 0
 
+    def __iter__(self) -> Iterator[list]:
+        """Give the lists that the tutorial's function returns: `train_losses, val_losses, track_tokens_seen`."""
+        return iter((self.train_losses, self.val_losses, self.track_tokens_seen))
+
     @property
     def step(self) -> int:
         """Optimizer steps so far."""
@@ -64,8 +68,11 @@ def calc_loss_loader(
 ) -> float:
     """Mean loss in nats per token over a loader, or its first `num_batches`; dropout is off meanwhile.
 
-    Every token counts once, so a smaller last batch does not count too much. Raises `ValueError` if there is none.
+    Every token counts once, so a smaller last batch does not count too much. Raises `ValueError` if there is none,
+    and for `num_batches` below 1.
     """
+    if num_batches is not None:
+        _check_counts(num_batches=num_batches)
     total, tokens = 0.0, 0
     with eval_mode(model):
         for number, (inputs, targets) in enumerate(data_loader):
@@ -76,10 +83,7 @@ def calc_loss_loader(
                 total += calc_loss_batch(inputs, targets, model, device).item() * count
                 tokens += count
     if not tokens:
-        raise ValueError(
-            f"there is no token to predict (num_batches is {num_batches}); use a longer text, a smaller batch_size or "
-            "drop_last=False, and at least one batch."
-        )
+        raise ValueError("there is no token to predict; use a longer text, a smaller batch_size or drop_last=False.")
     return total / tokens
 
 
@@ -149,34 +153,35 @@ def train_model_simple(
     `start_context` (None: none) and `after_epoch(history)`, which may save. Switches: `max_norm` clips the gradient,
     `learning_rate(step)` sets the rate of every step. Each epoch has its own seed for order and dropout, so that a
     training that goes on from a checkpoint with its `history` ends with the same weights as one without a break.
-    Raises `ValueError` for counts below 1 and an empty loader.
+    Raises `ValueError` for counts below 1, an empty loader, and a training loader with persistent workers.
     """
     _check_counts(num_epochs=num_epochs, eval_freq=eval_freq, eval_iter=eval_iter, train_batches=len(train_loader))
+    if train_loader.persistent_workers:  # their loader has one iterator only, and measuring would start it again
+        raise ValueError("the training loader has persistent_workers; make it without, it is read while it is in use.")
     history = history or History()
-    rows_per_epoch = (
-        len(train_loader) * train_loader.batch_size if train_loader.drop_last else len(train_loader.dataset)
-    )
+    batches_per_epoch = len(train_loader)
+    all_rows = batches_per_epoch * train_loader.batch_size if train_loader.drop_last else len(train_loader.sampler)
 
-    def measure(rows: int) -> None:
+    def measure(passed: float) -> None:
         losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
         history.train_losses.append(losses[0])
         history.val_losses.append(losses[1])
         history.track_tokens_seen.append(history.tokens_seen)
-        history.epochs_seen.append(history.epoch + rows / rows_per_epoch)
+        history.epochs_seen.append(history.epoch + passed)
         if show_progress:
             place = f"epoch {history.epochs_seen[-1]:.2f} (step {history.step:,})"
             say(f"{place}: loss {losses[0]:.3f} in training, {losses[1]:.3f} in validation")
 
     if history.step == 0:
         _seed(seed, train_loader, val_loader)
-        measure(rows=0)
+        measure(passed=0)
     model.train()
     while history.epoch < num_epochs:
         _seed(seed + history.epoch, train_loader, val_loader)
         rows = 0
         batches = (batch for batch in train_loader)  # some bars call iter() twice, which would draw another order
-        bar = {"desc": f"epoch {history.epoch + 1}", "total": len(train_loader), "disable": not show_progress}
-        for inputs, targets in tqdm(batches, leave=False, **bar):
+        bar = {"desc": f"epoch {history.epoch + 1}", "total": batches_per_epoch, "disable": not show_progress}
+        for number, (inputs, targets) in enumerate(tqdm(batches, leave=False, **bar), 1):
             if learning_rate is not None:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(history.step)
@@ -184,8 +189,8 @@ def train_model_simple(
             history.learning_rates.append(optimizer.param_groups[0]["lr"])
             history.tokens_seen += inputs.numel()
             rows += len(inputs)
-            if history.step % eval_freq == 0 or rows == rows_per_epoch:
-                measure(rows)
+            if history.step % eval_freq == 0 or number == batches_per_epoch:
+                measure(1 if number == batches_per_epoch else rows / all_rows)
         history.epoch += 1
         if start_context is not None:
             generate_and_print_sample(model, tokenizer, device, start_context, say=say)
@@ -242,7 +247,10 @@ def save_model(path: str | Path, model: GPTModel) -> None:
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> GPTModel:
-    """Read what `save_model` wrote, in eval mode; raises `ValueError` for any other file, a damaged one or a pickle."""
+    """Read what `save_model` wrote, in eval mode; raises `ValueError` for any other file, a damaged one or a pickle.
+
+    The weights come in float32, whatever format they were saved in.
+    """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -250,8 +258,10 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> GPTModel
             raise ValueError(f"{path} has no configuration; write it with save_model, or use load_gpt2_weights.")
         model = GPTModel(json.loads(metadata["config"]))
         fill_model(model, str(path))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or damaged ({error}); write it with save_model.") from error
+    except FileNotFoundError:
+        raise ValueError(f"there is no model {path}; was it saved in another folder?") from None
+    except (SafetensorError, RuntimeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no file of save_model, or damaged ({error}); write it with save_model.") from error
     return model.to(device).eval()
 
 

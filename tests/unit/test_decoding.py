@@ -236,6 +236,9 @@ def test_the_model_comes_back_in_its_mode_and_dropout_is_off():
         assert torch.equal(generate_text(model, ids, 5, CONTEXT), generate_text(model, ids, 5, CONTEXT))
         assert model.training is mode
     model.train()
+    model.trf_blocks[0].eval()  # frozen by its owner
+    generate_text(model, ids, 1, CONTEXT)
+    assert [block.training for block in model.trf_blocks] == [False] + [True] * (len(model.trf_blocks) - 1)
     with pytest.raises(IndexError):
         generate_text(model, ids + VOCAB, 5, CONTEXT)
     assert model.training
@@ -265,6 +268,12 @@ def test_nothing_to_add_gives_the_prompt():
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"num_beams": 0}, "num_beams is 0"),
         ({"num_beams": 2, "temperature": 1.0}, "num_beams is 2: .*temperature 0"),
+        ({"num_beams": 2, "top_k": 3}, "num_beams is 2: .*without top_k"),
+        ({"num_beams": 2, "top_p": 0.5}, "num_beams is 2: .*without top_k and top_p"),
+        ({"top_k": 18, "max_new_tokens": 0}, "top_k is 18, but the vocabulary has 17"),
+        ({"top_k": 2.5}, "top_k is 2.5; .*a whole number"),
+        ({"eos_id": -1}, "eos_id is -1"),
+        ({"eos_id": 17, "num_beams": 2}, "eos_id is 17"),
         ({"idx": torch.zeros(1, 0).long()}, r"the prompt has the shape \(1, 0\)"),
         ({"idx": torch.zeros(3).long()}, r"the prompt has the shape \(3,\)"),
         ({"idx": torch.zeros(1, 3)}, "type torch.float32"),
@@ -290,6 +299,8 @@ def test_text_and_ids_with_both_kinds_of_tokenizer(session_tokenizer):
         with pytest.raises(ValueError, match="one row at a time"):
             token_ids_to_text(ids.repeat(2, 1), tokenizer)
     assert 256 in text_to_token_ids("a<|endoftext|>", bytes_only)
+    same = session_tokenizer.backend_tokenizer  # of the tokenizers library: its encode returns an object
+    assert torch.equal(text_to_token_ids("x = 1", same), text_to_token_ids("x = 1", session_tokenizer))
 
 
 def test_functions_have_both_names():

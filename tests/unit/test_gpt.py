@@ -186,12 +186,28 @@ def test_too_long_a_text_is_refused_with_and_without_cache():
         ({"vocab_size": 0}, "vocab_size is 0; it must be a whole number, at least 1"),
         ({"emb_dim": 16.0}, "emb_dim is 16.0"),
         ({"drop_rate": 1.0}, "drop_rate is 1.0"),
+        ({"drop_rate": "0.1"}, "drop_rate is '0.1'; it must be a number"),
         ({"qkv_bias": 1}, "qkv_bias is 1; it must be True or False"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         GPTModel(TINY | changes)
+
+
+@pytest.mark.parametrize("part", [MultiHeadAttention, TransformerBlock])
+def test_a_part_alone_refuses_heads_that_do_not_divide(part):
+    with pytest.raises(ValueError, match="3 heads cannot share a width of 16 equally"):
+        part(TINY | {"n_heads": 3})
+
+
+@torch.no_grad()
+def test_a_cache_of_other_rows_is_refused():
+    model = tiny()
+    cache = KVCache(model.cfg)
+    model(torch.zeros(3, 2, dtype=torch.long), cache)
+    with pytest.raises(ValueError, match="the cache has 3 rows, the new tokens 1"):
+        model(torch.zeros(1, 1, dtype=torch.long), cache)
 
 
 def test_missing_keys_are_named():

@@ -112,12 +112,13 @@ def test_a_tied_checkpoint_fills_an_untied_model(tmp_path):
         ({"vocab_size": 98}, [r"wte.weight: shape \(97, 24\), expected \(98, 24\); change vocab_size"]),
         ({"context_length": 12}, [r"wpe.weight: shape \(24, 24\), expected \(12, 24\); change context_length"]),
         ({"emb_dim": 48}, [r"wte.weight: .*change emb_dim", r"h.0.ln_1.bias: .*change emb_dim"]),
-        ({"n_layers": 2}, ["left over: h.2.attn.c_attn.bias.*; change n_layers"]),
-        ({"n_layers": 4}, ["missing: h.3.attn.c_attn.bias.*; change n_layers"]),
-        ({"qkv_bias": False}, ["left over: h.0.attn.c_attn.bias.*; change qkv_bias"]),
+        ({"n_layers": 2}, [r"left over: h.2.attn.c_attn.bias[^;]*; change n_layers \([^)]*\)$"]),
+        ({"n_layers": 4}, [r"missing: h.3.attn.c_attn.bias[^;]*; change n_layers \([^)]*\)$"]),
+        ({"qkv_bias": False}, [r"left over: h.0.attn.c_attn.bias[^;]*; change qkv_bias \([^)]*\)$"]),
         ({"n_heads": 2}, ["the checkpoint has n_heads 4, the model 2; change n_heads"]),
         ({"scale_attn_by_inverse_layer_idx": True}, ["the checkpoint has scale_attn_by_inverse_layer_idx False"]),
         ({"n_layers": 2, "vocab_size": 98}, ["left over", "wte.weight"]),
+        ({"n_layers": 2, "qkv_bias": False}, ["change n_layers", "change qkv_bias"]),
     ],
 )
 def test_what_does_not_fit_is_told_and_nothing_is_changed(changes, messages, tmp_path):
@@ -139,12 +140,15 @@ def test_an_untied_checkpoint_does_not_fit_a_tied_model(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation_function": "relu"}, "activation_function is 'relu'; .*'gelu_new' or 'gelu_pytorch_tanh'"),
+        (
+            {"activation_function": "relu"},
+            "activation_function is 'relu'; .*'gelu_new' or .*Take another",
+        ),
         ({"n_inner": 50}, "n_inner is 50; .*None or 96"),
         ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
-        ({"attn_pdrop": 0.3}, r"resid_pdrop, embd_pdrop, attn_pdrop is \(0.1, 0.1, 0.3\)"),
+        ({"attn_pdrop": 0.3}, "'attn_pdrop': 0.3}, the hand-written model one drop_rate; make them equal"),
         ({"model_type": "llama"}, "holds a model of type 'llama'"),
     ],
 )
@@ -154,6 +158,72 @@ def test_checkpoints_of_other_models_are_refused(changes, message, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ValueError, match=message):
         config_from_gpt2(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
+def test_a_damaged_configuration_is_refused(text, tmp_path):
+    (tmp_path / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"config\.json is damaged \(.*\); get it again"):
+        config_from_gpt2(tmp_path)
+
+
+def test_dropout_does_not_matter_to_the_weights(tmp_path):
+    theirs = library_model()
+    theirs.config.attn_pdrop = 0.3
+    theirs.save_pretrained(tmp_path)
+    ours = GPTModel(config_of()).eval()
+    load_gpt2_weights(ours, tmp_path)
+    assert_same_logits(ours, theirs)
+
+
+def change_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_an_output_layer_that_differs_from_the_table_is_not_dropped(tmp_path):
+    library_model().save_pretrained(tmp_path)
+    change_tensors(tmp_path, lambda tensors: tensors.update({"lm_head.weight": torch.randn(97, 24)}))
+    with pytest.raises(ValueError, match=r"has an output layer of its own.*; set tie_weights False"):
+        loaded(tmp_path)
+    ours = GPTModel(config_from_gpt2(tmp_path) | {"tie_weights": False}).eval()
+    load_gpt2_weights(ours, tmp_path)
+    assert_same_logits(ours, GPT2LMHeadModel.from_pretrained(tmp_path).eval())
+
+
+def test_a_missing_output_layer_of_an_untied_checkpoint_is_told(tmp_path):
+    GPT2Model(gpt2_config(*SIZES[1], tie_word_embeddings=False)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"missing: lm_head\.weight"):
+        loaded(tmp_path)
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    library_model().save_pretrained(tmp_path)
+    change_tensors(tmp_path, lambda tensors: tensors.update({"wte.weight": torch.zeros(97, 24)}))
+    with pytest.raises(ValueError, match=r"holds wte\.weight twice, as "):
+        loaded(tmp_path)
+
+
+def test_numbers_that_need_a_scale_are_refused(tmp_path):
+    library_model().save_pretrained(tmp_path)
+    name = "transformer.h.1.mlp.c_fc.weight"
+    change_tensors(tmp_path, lambda tensors: tensors.update({name: tensors[name].to(torch.int8)}))
+    with pytest.raises(ValueError, match=r"another kind than .*: h\.1\.mlp\.c_fc\.weight: I8$"):
+        loaded(tmp_path)
+
+
+def test_a_model_without_memory_is_refused(tmp_path):
+    library_model().save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = GPTModel(config_of())
+    with pytest.raises(ValueError, match="has no memory for weights"):
+        load_gpt2_weights(model, tmp_path)
+
+
+def test_the_library_stops_where_it_is_told(tmp_path):
+    save_gpt2(GPTModel(config_of()), tmp_path, eos_token_id=5)
+    assert GPT2LMHeadModel.from_pretrained(tmp_path).generation_config.eos_token_id == 5
 
 
 def test_a_damaged_file_is_refused(tmp_path):

@@ -1,11 +1,13 @@
 """The simple training loop: losses that count every token once, true places, clean breaks (PITFALLS D7, D9)."""
 
 import functools
+import json
 import math
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, RandomSampler
 
 from course_utils import plots
 from course_utils.data.windows import create_dataloader_v1
@@ -81,9 +83,12 @@ def test_ignored_targets_count_nowhere_and_nothing_to_predict_is_an_error():
     two_rows, one_row = (simple.calc_loss_batch(*batch, model, "cpu").item() for batch in data)
     expected = (two_rows * 6 + one_row * 3) / 9
     assert simple.calc_loss_loader(data, model, "cpu") == pytest.approx(expected, rel=1e-5)
-    for data, count in (([], None), ([(inputs, targets)], 0), ([(inputs, torch.full_like(targets, -100))], None)):
+    for data in ([], [(inputs, torch.full_like(targets, -100))]):
         with pytest.raises(ValueError, match="there is no token to predict"):
-            simple.calc_loss_loader(data, model, "cpu", count)
+            simple.calc_loss_loader(data, model, "cpu")
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"num_batches is {count}"):
+            simple.calc_loss_loader([(inputs, targets)], model, "cpu", count)
 
 
 def test_evaluation_is_without_dropout_and_keeps_the_mode():
@@ -111,6 +116,28 @@ def test_places_are_true_for_a_smaller_last_batch():
     history = train(model_of(), 2, loaders=(loader(drop_last=False), loader(90)), eval_freq=1)
     assert history.epochs_seen == pytest.approx([tokens / (41 * 8) for tokens in history.track_tokens_seen])
     assert history.epochs_seen[-1] == 2
+
+
+def test_a_sampler_of_fewer_rows_ends_its_epoch_with_a_measurement():
+    rows = loader().dataset
+    few = DataLoader(rows, 3, sampler=RandomSampler(rows, num_samples=8, generator=torch.Generator()))
+    history = train(model_of(), 2, loaders=(few, loader(90)), eval_freq=99)
+    assert history.epochs_seen == [0, 1, 2]
+    assert history.track_tokens_seen == [0, 64, 128]
+
+
+def test_workers_that_persist_are_refused():
+    few = DataLoader(loader().dataset, 3, num_workers=1, persistent_workers=True)
+    with pytest.raises(ValueError, match="persistent_workers"):
+        train(model_of(), 2, loaders=(few, loader(90)))
+
+
+def test_history_unpacks_and_plots_as_in_the_tutorial():
+    history = train(model_of(), 1)
+    train_losses, val_losses, tokens_seen = history
+    assert (train_losses, val_losses) == (history.train_losses, history.val_losses)
+    figure = plots._losses_figure(torch.linspace(0, 1, len(train_losses)), tokens_seen, train_losses, val_losses)
+    assert len(figure.axes[0].lines) == 2
 
 
 def test_plain_loop_is_the_one_that_stands_in_the_book():
@@ -298,14 +325,19 @@ def test_losses_of_nothing_are_not_drawn():
             plots.plot_losses(*lists, alt="losses")
 
 
-@pytest.mark.parametrize("damage", ["pickle", "cut"])
-def test_what_is_no_safetensors_file_is_refused(tmp_path, damage):
+@pytest.mark.parametrize("damage", ["pickle", "cut", "lacks a tensor", "no configuration"])
+def test_what_is_no_saved_model_is_refused(tmp_path, damage):
     model = GPTModel(CFG)
     path = tmp_path / "model.safetensors"
     if damage == "pickle":
         torch.save(model.state_dict(), path)
-    else:
+    elif damage == "cut":
         simple.save_model(path, model)
         path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"is no safetensors file, or damaged .*; write it with save_model"):
+    else:
+        config = json.dumps(model.cfg) if damage == "lacks a tensor" else "{"
+        save_file({"pos_emb.weight": model.pos_emb.weight.detach()}, path, {"config": config})
+    with pytest.raises(ValueError, match=r"is no file of save_model, or damaged [\s\S]*; write it with save_model"):
         simple.load_model(path)
+    with pytest.raises(ValueError, match=r"there is no model .*other"):
+        simple.load_model(tmp_path / "other")

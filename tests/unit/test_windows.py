@@ -4,6 +4,7 @@ import logging
 import re
 
 import pytest
+import tiktoken
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,14 @@ def test_drawing_the_order_leaves_other_randomness_alone():
     state = torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_without_a_tokenizer_and_without_network_the_error_says_what_to_give(monkeypatch, tmp_path, network_violations):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})  # none that another test has loaded
+    with pytest.raises(ConnectionError, match=r"GPT-2's tokenizer is not here .*tokenizer="):
+        windows.create_dataloader_v1(TEXT)
+    assert network_violations()
 
 
 def test_targets_are_the_inputs_one_token_later():
