@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import AutoTokenizer
 
 from course_utils import artifacts
 from course_utils.data.paraphrases import PAIRS, SENTENCES
@@ -20,16 +21,23 @@ from course_utils.training.finetuning import FinetuneConfig, Result, finetune
 def run_finetuning(
     pairs: str, encoder: str, config: FinetuneConfig, output: str | Path | None = None, show_progress: bool = True
 ) -> Result:
-    """Fine-tune, print the result as JSON, and save model and result to the folder `output` if one is given."""
-    result = finetune(pairs, artifacts.encoder_folder(encoder, pairs), config, show_progress)
+    """Fine-tune, print the result as JSON, and save model, tokenizer and result to the folder `output`, if given.
+
+    Such a folder is an encoder for another run. Raises `OSError` before the training if it cannot be made.
+    """
+    if output is not None:
+        Path(output).expanduser().mkdir(parents=True, exist_ok=True)
+    location = artifacts.encoder_folder(encoder, pairs)
+    result = finetune(pairs, location, config, show_progress)
     main_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     if main_process:
         line = json.dumps({**result.metrics, "seconds": round(result.seconds, 1), "processes": result.processes})
+        print(line, flush=True)
         if output is not None:
             folder = Path(output).expanduser()
             result.model.save_pretrained(folder)
+            AutoTokenizer.from_pretrained(location).save_pretrained(folder)
             (folder / "result.json").write_text(line + "\n", encoding="utf-8", newline="\n")
-        print(line, flush=True)
     return result
 
 

@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Value
+
+from course_utils.data.locations import open_location
 
 PAIRS, SENTENCES = "course-pairs", "course-sentences"
 _FOLDERS = {PAIRS: "paraphrase_pairs", SENTENCES: "opinion_sentences"}
@@ -19,27 +21,23 @@ _WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 def load_pairs(location: str) -> DatasetDict:
     """Load and check a labelled set: one of the course's own, a folder, or a Hub id like `nyu-mll/glue:mrpc`.
 
-    The splits are train, validation and, if there is one, test. Raises `ValueError` for missing splits or columns,
-    labels other than 0 and 1 (a test split may hide its labels as -1), and empty sentences; `ConnectionError` for a Hub
-    id that cannot be opened.
+    The splits are train, validation and, if there is one, test; labels are whole numbers with names. Raises
+    `ValueError` for missing splits or columns, labels other than 0 and 1 (a test split may hide its labels as -1), and
+    sentences that are empty or none; `ConnectionError` for a Hub id that cannot be opened.
     """
-    path, _, config = location.partition(":") if not Path(location).expanduser().exists() else (location, "", "")
-    folder = Path(__file__).parent / _FOLDERS[path] if path in _FOLDERS else Path(path).expanduser()
-    try:
-        loaded = load_dataset(str(folder) if folder.is_dir() else path, config or None)
-    except (OSError, ConnectionError) as error:
-        raise ConnectionError(
-            f"{location} is no folder here, and the Hub does not open it ({type(error).__name__}). Check spelling and "
-            f"network, or use {PAIRS} or {SENTENCES}, which need none."
-        ) from error
+    own = Path(__file__).parent / _FOLDERS[location] if location in _FOLDERS else None
+    loaded = open_location(str(own or location), instead=f"{PAIRS} or {SENTENCES}")
     missing = {"train", "validation"} - set(loaded)
     if missing:
-        raise ValueError(f"{location} has no split {', '.join(sorted(missing))}; it has {', '.join(loaded)}.")
+        raise ValueError(
+            f"{location} has no split {', '.join(sorted(missing))}; it has {', '.join(loaded)}. Keep training "
+            "rows apart for validation: dataset.train_test_split."
+        )
     pairs = DatasetDict({split: loaded[split] for split in SPLITS if split in loaded})
     columns = text_columns(pairs["train"].column_names, location)
     for split, dataset in pairs.items():
         _check_rows(location, split, dataset, columns)
-    return pairs
+    return DatasetDict({split: _with_named_labels(dataset) for split, dataset in pairs.items()})
 
 
 def text_columns(names: Sequence[str], location: str = "the data set") -> tuple[str, ...]:
@@ -67,18 +65,38 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _check_rows(location: str, split: str, dataset, columns: Sequence[str]) -> None:
-    if len(dataset) == 0:
-        raise ValueError(f"the split {split!r} of {location} is empty.")
+def _check_rows(location: str, split: str, dataset: Dataset, columns: Sequence[str]) -> None:
+    where = f"the split {split!r} of {location}"
+    missing = [name for name in (*columns, "label") if name not in dataset.column_names]
+    if missing or len(dataset) == 0:
+        raise ValueError(f"{where} has no {missing[0]}." if missing else f"{where} is empty.")
     labels = set(dataset["label"])
     allowed = {0, 1, HIDDEN} if split == "test" else {0, 1}
     if not labels <= allowed:
         strange = sorted(labels - allowed, key=str)[:5]
-        raise ValueError(f"the split {split!r} of {location} has the labels {strange}; only 0 and 1 are allowed.")
+        raise ValueError(
+            f"{where} has the labels {strange}; only the numbers 0 and 1 are allowed (in a test split {HIDDEN} for a "
+            "hidden one). Change yours with dataset.map."
+        )
     for column in columns:
-        empty = [i for i, text in enumerate(dataset[column]) if not (text or "").strip()]
-        if empty:
-            raise ValueError(
-                f"row {empty[0]} of the split {split!r} of {location} has an empty {column} ({len(empty)} in all); "
-                "remove such rows with dataset.filter."
-            )
+        for i, text in enumerate(dataset[column]):
+            problem = _problem(text, column)
+            if problem:
+                raise ValueError(f"row {i} of {where} has {problem}.")
+
+
+def _problem(text: object, column: str) -> str:
+    if not isinstance(text, str | None):
+        return f"no text as {column}, but {text!r}; change the column's type with dataset.cast_column"
+    if not (text or "").strip():
+        return f"an empty {column}; remove such rows with dataset.filter"
+    if "\t" in text or "\n" in text.strip():
+        return f"a tab or line break in {column}: often a quotation mark joined rows of a TSV file; use JSONL"
+    return ""
+
+
+def _with_named_labels(dataset: Dataset) -> Dataset:
+    """Make labels whole numbers with names, as GLUE has them, where a file gave them as plain or decimal numbers."""
+    if isinstance(dataset.features["label"], ClassLabel):
+        return dataset
+    return dataset.cast_column("label", Value("int64")).cast_column("label", ClassLabel(names=["0", "1"]))

@@ -5,7 +5,9 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset
+
+from course_utils.data.locations import open_location
 
 PROBLEMS = "course-problems"
 FOLDER = Path(__file__).parents[1] / "data" / "programming_problems"
@@ -18,15 +20,7 @@ def load_problems(location: str = PROBLEMS) -> Dataset:
     The split is test, or the only one there is. Raises `ValueError` for problems that cannot be used,
     `ConnectionError` for a Hub id that cannot be opened.
     """
-    place = FOLDER if location == PROBLEMS else Path(location).expanduser()
-    path, _, config = location.partition(":") if not place.exists() else (str(place), "", "")
-    try:
-        loaded = load_dataset("json", data_files=str(place)) if place.is_file() else load_dataset(path, config or None)
-    except (OSError, ConnectionError) as error:
-        raise ConnectionError(
-            f"{location} is no folder or file here, and the Hub does not open it ({type(error).__name__}). Check "
-            f"spelling and network, or use {PROBLEMS}, which needs none."
-        ) from error
+    loaded = open_location(str(FOLDER) if location == PROBLEMS else location, instead=f"the course's, {PROBLEMS}")
     if "test" not in loaded and len(loaded) > 1:
         raise ValueError(f"{location} has no split test; it has {', '.join(loaded)}.")
     problems = loaded["test"] if "test" in loaded else next(iter(loaded.values()))

@@ -1,8 +1,9 @@
 """Fine-tuning a classifier on labelled sentences: one set of functions for the notebook, the script and launchers."""
 
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -54,6 +55,10 @@ class FinetuneConfig:
         lowest = {"epochs": 1, "batch_size": 1}
         for f in fields(self):
             value = getattr(self, f.name)
+            whole = isinstance(f.default, int)
+            if not isinstance(value, int if whole else int | float) or not math.isfinite(value):
+                kind = "whole" if whole else "finite"
+                raise ValueError(f"{f.name} = {value!r} is not allowed; it must be a {kind} number.")
             if f.name in ("learning_rate", "head_factor"):
                 if not value > 0:
                     raise ValueError(f"{f.name} = {value!r} is not allowed; it must be greater than 0.")
@@ -87,9 +92,9 @@ class Result:
 def load_classifier(location: str, dropout: float | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an encoder with a fresh head for two labels; its warning that the head is fresh is dropped.
 
-    `dropout` replaces the encoder's own, where its configuration has BERT's names for it.
-
-    Raises `ValueError` for a folder without tokenizer files, which would encode everything to nothing.
+    `dropout` replaces the encoder's own, where its configuration has BERT's names for it. A head of another size is
+    replaced, too. Raises `ValueError` for a folder without tokenizer files, which would encode everything to nothing,
+    and for one that lacks weights of the encoder itself.
     """
     tokenizer = AutoTokenizer.from_pretrained(location)
     if set(tokenizer("The town council met.")["input_ids"]) <= set(tokenizer.all_special_ids):
@@ -99,8 +104,25 @@ def load_classifier(location: str, dropout: float | None = None) -> tuple[PreTra
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if dropout is not None and hasattr(config, name):
                 setattr(config, name, dropout)
-        model = AutoModelForSequenceClassification.from_pretrained(location, config=config)
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            location, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    _check_encoder(location, model, found)
+    tokenizer.model_max_length = min(
+        tokenizer.model_max_length, getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    )
     return model, tokenizer
+
+
+def _check_encoder(location: str, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
+    """Refuse weights that left a part of the encoder random; the head is new, and the layer under it may be."""
+    names = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+    lost = sorted(n for n in names if n.startswith(f"{model.base_model_prefix}.") and "pooler" not in n)
+    if lost:
+        raise ValueError(
+            f"{location} does not have {len(lost)} of the encoder's weights, or in another shape, such as {lost[0]}. "
+            "Are its names those that save_pretrained gives, and is config.json the one of these weights?"
+        )
 
 
 def training_pairs(location: str, config: FinetuneConfig) -> DatasetDict:
@@ -125,6 +147,21 @@ def in_both_orders(pairs: DatasetDict) -> DatasetDict:
     return DatasetDict({**pairs, **both, **{f"{split} {EXCHANGED}": rows for split, rows in exchanged.items()}})
 
 
+def tokenize_function(
+    example: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[str] = ("sentence1", "sentence2"),
+    max_length: int | None = None,
+) -> Mapping[str, list]:
+    """Encode the sentences of one example, or of a batch, without padding; cut at `max_length` if one is given."""
+    return tokenizer(
+        *(example[column] for column in columns),
+        truncation=max_length is not None,
+        max_length=max_length,
+        verbose=False,  # what is too long is counted, and said once
+    )
+
+
 def tokenize_pairs(
     pairs: DatasetDict, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None] = print
 ) -> DatasetDict:
@@ -134,17 +171,13 @@ def tokenize_pairs(
     """
     columns = text_columns(pairs["train"].column_names)
     limit = min(tokenizer.model_max_length, 512)
-
-    def tokenize_function(batch: Mapping[str, list]) -> dict[str, list]:
-        return tokenizer(*(batch[column] for column in columns), truncation=False, verbose=False)
-
-    encoded = pairs.map(tokenize_function, batched=True)
+    options = {"tokenizer": tokenizer, "columns": columns}
+    encoded = pairs.map(tokenize_function, batched=True, fn_kwargs=options)
     long = sum(len(ids) > limit for split in encoded.values() for ids in split["input_ids"])
     if long:
-        say(f"{long} rows are longer than the model's limit of {limit} tokens and are cut.")
-        encoded = pairs.map(
-            lambda batch: tokenizer(*(batch[c] for c in columns), truncation=True, max_length=limit), batched=True
-        )
+        rows = sum(map(len, encoded.values()))
+        say(f"{long} of {rows} rows are longer than the model's limit of {limit} tokens and are cut.")
+        encoded = pairs.map(tokenize_function, batched=True, fn_kwargs=options | {"max_length": limit})
     kept = {*tokenizer.model_input_names, "label"}
     encoded = encoded.remove_columns([name for name in encoded["train"].column_names if name not in kept])
     return encoded.rename_column("label", "labels").with_format("torch")

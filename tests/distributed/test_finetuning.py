@@ -1,6 +1,7 @@
 """Fine-tuning: real transfer, exact metrics on two processes, the script, and what it refuses (B1-B6)."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import load_from_disk
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from course_utils import artifacts, finetune
 from course_utils.data.paraphrases import PAIRS, SENTENCES, load_pairs
@@ -70,7 +73,7 @@ def test_long_rows_are_cut_and_counted(scratch):
     pairs["train"] = pairs["train"].select(range(3)).map(lambda row: {"sentence1": row["sentence1"] * 30})
     said = []
     encoded = finetuning.tokenize_pairs(pairs, tokenizer, said.append)
-    assert said == ["3 rows are longer than the model's limit of 128 tokens and are cut."]
+    assert said == ["3 of 243 rows are longer than the model's limit of 128 tokens and are cut."]
     assert max(map(len, encoded["train"]["input_ids"])) == 128
 
 
@@ -79,6 +82,35 @@ def test_an_encoder_without_tokenizer_is_refused(scratch, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises((ValueError, OSError), match="tokenizer"):
         finetuning.load_classifier(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["other names", "fewer layers", "other width"])
+def test_an_encoder_that_would_be_left_random_is_refused(scratch, tmp_path, damage):
+    shutil.copytree(scratch, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    if damage == "other names":
+        tensors = {name.replace("bert.", "0.auto_model."): tensor for name, tensor in tensors.items()}
+    elif damage == "fewer layers":
+        tensors = {name: tensor for name, tensor in tensors.items() if ".layer.1." not in name}
+    else:
+        name = "bert.embeddings.word_embeddings.weight"
+        tensors[name] = tensors[name][:, :64].contiguous()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"does not have \d+ of the encoder's weights, or in another shape, such as bert"
+    ):
+        finetuning.load_classifier(str(tmp_path))
+
+
+def test_a_head_of_another_size_is_replaced_and_the_model_limits_the_length(scratch, tmp_path):
+    config = AutoConfig.from_pretrained(scratch, num_labels=3)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(scratch)
+    tokenizer.model_max_length = 10_000
+    tokenizer.save_pretrained(tmp_path)
+    model, tokenizer = finetuning.load_classifier(str(tmp_path))
+    assert model.classifier.out_features == 2
+    assert tokenizer.model_max_length == model.config.max_position_embeddings == 128
 
 
 def test_the_same_seed_gives_the_same_result_and_another_another(scratch):
@@ -114,7 +146,9 @@ import json, sys
 import torch
 from accelerate import Accelerator
 from datasets import load_from_disk
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from course_utils.training.finetuning import classify
 
 class Lookup(torch.nn.Module):
@@ -173,7 +207,7 @@ def test_the_script_prints_json_on_two_processes(tmp_path):
     assert result["processes"] == 2
     for split in ("validation", "test"):
         assert set(result[split]) == {"accuracy", "f1"}
-    assert (tmp_path / "model" / "model.safetensors").is_file()
+    finetuning.load_classifier(str(tmp_path / "model"))  # an encoder for another run
 
 
 def test_a_users_error_is_one_message(tmp_path, capsys):
@@ -181,6 +215,11 @@ def test_a_users_error_is_one_message(tmp_path, capsys):
     (tmp_path / "pairs" / "train.jsonl").write_text('{"sentence1": "A.", "sentence2": "", "label": 1, "idx": 0}\n')
     assert finetune.main(["--pairs", str(tmp_path / "pairs"), "--encoder", "scratch"]) == 1
     assert "has an empty sentence2" in capsys.readouterr().err
+    place = str(tmp_path / "pairs" / "train.jsonl" / "model")  # below a file
+    assert finetune.main(["--encoder", "scratch", "--output", place]) == 1
+    captured = capsys.readouterr()
+    assert "error: " in captured.err
+    assert "epoch" not in captured.err  # it was noticed before the training
     assert finetune.main(["--epochs", "0"]) == 1
     assert "epochs = 0 is not allowed" in capsys.readouterr().err
 
@@ -192,6 +231,9 @@ def test_a_users_error_is_one_message(tmp_path, capsys):
         ({"batch_size": 0}, "batch_size = 0"),
         ({"warmup": 1.0}, "warmup = 1.0 is not allowed; it is a share"),
         ({"seed": -1}, "seed = -1"),
+        ({"epochs": 1.5}, "epochs = 1.5 is not allowed; it must be a whole number"),
+        ({"learning_rate": math.inf}, "learning_rate = inf is not allowed; it must be a finite number"),
+        ({"warmup": "0.1"}, "warmup = '0.1' is not allowed; it must be a finite number"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -133,9 +133,13 @@ def saved(folder, train, **splits):
     [
         (rows_with(sentence2=None), r"has the columns .*; it needs label, and sentence1 and sentence2"),
         (rows_with(label=None), "it needs label"),
-        (rows_with(label=[1, 2]), r"the split 'train' of .* has the labels \[2\]; only 0 and 1 are allowed"),
+        (rows_with(label=[1, 2]), r"the split 'train' of .* has the labels \[2\]; only the numbers 0 and 1"),
         (rows_with(label=[1, -1]), r"has the labels \[-1\]"),
+        (rows_with(label=["0", "1"]), r"has the labels \['0', '1'\]; only the numbers 0 and 1 .*dataset\.map"),
+        (rows_with(label=[0.5, 1.0]), r"has the labels \[0\.5\]"),
         (rows_with(sentence1=["One.", "  "]), "row 1 of the split 'train' of .* has an empty sentence1"),
+        (rows_with(sentence1=[1, 2]), "row 0 of .* has no text as sentence1, but 1; .*cast_column"),
+        (rows_with(sentence1=["One.", "Two.\t1\tThree."]), "row 1 of .* a tab or line break in sentence1: .*use JSONL"),
     ],
 )
 def test_bad_rows_are_refused_with_what_is_wrong(tmp_path, train, message):
@@ -148,10 +152,38 @@ def test_a_test_split_may_hide_its_labels_and_a_missing_split_is_named(tmp_path)
     assert isinstance(hidden, DatasetDict)
     assert hidden["test"]["label"][:] == [-1, -1]
     (tmp_path / "validation.jsonl").unlink()
-    with pytest.raises(ValueError, match="has no split validation; it has train, test"):
+    with pytest.raises(ValueError, match=r"has no split validation; it has train, test\. .*train_test_split"):
         load_pairs(str(tmp_path))
-    with pytest.raises(ConnectionError, match=r"nyu-mll/glue:mrpc is no folder here, and the Hub does not open it"):
+    with pytest.raises(ConnectionError, match=r"nyu-mll/glue:mrpc is no folder or file here, and the Hub does not"):
         load_pairs("nyu-mll/glue:mrpc")
+
+
+@pytest.mark.parametrize("kind", [float, bool, int])
+def test_numbers_of_any_kind_become_named_labels(tmp_path, kind):
+    loaded = load_pairs(saved(tmp_path, rows_with(label=[kind(1), kind(0)])))
+    assert loaded["train"].features["label"].names == ["0", "1"]
+    assert loaded["train"]["label"][:] == [1, 0]
+    assert all(type(label) is int for label in loaded["train"]["label"])
+
+
+def test_what_the_library_saved_is_read_without_its_temporary_files(tmp_path):
+    load_pairs(PAIRS).save_to_disk(tmp_path / "saved")
+    load_from_disk(tmp_path / "saved").map(lambda row: {"sentence1": row["sentence1"] + " "})  # leaves a file there
+    assert list((tmp_path / "saved" / "train").glob("cache-*.arrow"))
+    assert {split: len(rows) for split, rows in load_pairs(str(tmp_path / "saved")).items()} == {
+        "train": 380,
+        "validation": 120,
+        "test": 120,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("train.jsonl", '{"a"'), ("train.jsonl", ""), ("train.csv", "a,b\n1\n1,2,3\n"), ("other", "x")]
+)
+def test_files_that_cannot_be_read_are_one_message(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"cannot be read as a data set|has no split validation"):
+        load_pairs(str(tmp_path))
 
 
 def test_the_data_cards_say_what_the_files_hold():
