@@ -28,7 +28,9 @@ def sentences(value: Any) -> list[str]:
         return ["These are 120 answers, as the pairs have. Did you give `profile.sentences` as the data?"]
     accuracy = metrics["validation"]["accuracy"]
     if accuracy < 0.6:
-        return [f"The validation accuracy is {accuracy:.2f}, hardly better than a coin toss; train for more epochs."]
+        return [
+            f"The validation accuracy is {accuracy:.2f}, hardly better than a coin toss; train on all rows, longer."
+        ]
     return []
 
 
@@ -76,6 +78,9 @@ EXERCISES = (
         id="06.sentences",
         title="The same for single sentences",
         examine=sentences,
-        hints=("finetuning.finetune(profile.sentences, location, config) does it all.",),
+        hints=(
+            "finetuning.finetune(profile.sentences, location, settings) does it all.",
+            "settings = finetuning.FinetuneConfig(epochs=5, learning_rate=1e-4, batch_size=16, dropout=0.0)",
+        ),
     ),
 )

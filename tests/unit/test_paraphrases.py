@@ -186,6 +186,19 @@ def test_files_that_cannot_be_read_are_one_message(tmp_path, name, text):
         load_pairs(str(tmp_path))
 
 
+def test_counting_words_does_not_tell_opinions_apart():
+    sentences = load_pairs(SENTENCES)
+    train, card = sentences["train"], (FOLDER / "opinion_sentences" / "README.md").read_text(encoding="utf-8")
+    counts = CountVectorizer().fit(train["sentence"][:])
+    model = LogisticRegression(max_iter=2000).fit(counts.transform(train["sentence"][:]), train["label"][:])
+    for split in ("validation", "test"):
+        rows = sentences[split]
+        assert sum(rows["label"]) * 2 == len(rows)  # the majority has 0.50
+        accuracy = model.score(counts.transform(rows["sentence"][:]), rows["label"][:])
+        assert accuracy < HIGHEST
+        assert f"{accuracy:.2f} on {split}" in card
+
+
 def test_the_data_cards_say_what_the_files_hold():
     for folder, name in (("paraphrase_pairs", PAIRS), ("opinion_sentences", SENTENCES)):
         card = (FOLDER / folder / "README.md").read_text(encoding="utf-8")
