@@ -5,6 +5,7 @@ One file with one class, since `evaluate.load` takes the path of such a file.
 
 import ast
 import builtins
+import symtable
 from collections import Counter, defaultdict
 
 import datasets
@@ -13,7 +14,13 @@ import numpy as np
 
 from course_utils.evaluation import sandbox
 
-_DISPATCHER = "\n\ndef _call(name, *arguments, **keywords):\n    return globals()[name](*arguments, **keywords)\n"
+_DISPATCHER = """
+
+def {call}(name, /, *arguments, **keywords):
+    if name not in {call}.__globals__:
+        raise NameError("the program does not define " + name)
+    return {call}.__globals__[name](*arguments, **keywords)
+"""
 
 
 def estimate_pass_at_k(n: int, c: int, k: int) -> float:
@@ -37,6 +44,8 @@ class CodeEval(evaluate.Metric):
 
     A test calls functions of the program by name, with plain values. It sees neither the program's constants, modules
     and classes, nor what a function does to its arguments: it runs apart from the program, which could forge a pass.
+    A builtin name that a program defines anew is the program's in an assert of builtins only, like `max(1, 2) == 2`,
+    and in a test that calls nothing else; beside a function of the program it is Python's, like `abs(area(1) - 3) < 1`.
     """
 
     def _info(self):
@@ -51,11 +60,8 @@ class CodeEval(evaluate.Metric):
 
     def _compute(self, predictions, references, k=(1, 10, 100), num_workers=None, timeout=3.0, level=None):
         """Return (pass@k by name, results by problem: (candidate's number, what became of it))."""
-        jobs = [
-            (_problem(task, reference), program + _DISPATCHER)
-            for task, (programs, reference) in enumerate(zip(predictions, references, strict=True))
-            for program in programs
-        ]
+        tests = [_Test(task, reference) for task, reference in enumerate(references)]
+        jobs = [test.job(program) for test, programs in zip(tests, predictions, strict=True) for program in programs]
         outcomes = iter(sandbox.run_problems(jobs, workers=num_workers, time_limit=timeout, level=level))
         results = defaultdict(list)
         for task, programs in enumerate(predictions):
@@ -86,52 +92,93 @@ def _text(result):
     return result.outcome if result.outcome == "passed" else f"failed: {result.outcome} {result.detail}".strip()
 
 
-def _problem(task, reference):
-    """Turn a test that calls functions by name into one that gets them from the sandbox: `check(candidate)`."""
+class _Test:
+    """A test that calls functions by name, made into one that gets them from the sandbox: `check(candidate)`."""
+
+    def __init__(self, task: int, reference: str) -> None:
+        self.task = f"code_eval/{task}"
+        try:
+            tree = ast.parse(reference)
+        except SyntaxError as error:
+            raise ValueError(
+                f"the test of problem {task} does not parse ({error}); references are source code."
+            ) from error
+        self.source = ast.unparse(tree)
+        self.names, self.unclear = _free_names(tree)
+        misused = sorted(self.names & _not_called(tree))
+        if misused or any(isinstance(node, ast.Global) for node in ast.walk(tree)):
+            raise ValueError(
+                f"the test of problem {task} uses {', '.join(misused) or 'a global variable'} other than by calling "
+                "it. A test can only call the program's functions: import modules and write constants in the test "
+                "itself."
+            )
+        if not self.names and not self.unclear:
+            raise ValueError(f"the test of problem {task} calls no function of the program: {reference[:60]!r}.")
+
+    def job(self, program: str) -> tuple[dict, str]:
+        """Return the problem for the sandbox, and the program with a function that calls its others by name."""
+        names = self.names | (self.unclear & _defined(program) if self.unclear else set())
+        call = "_call"
+        while call in program or call in self.source:
+            call += "_"
+        lines = [
+            f"{name} = __import__('functools').partial({call}, {name!r})" for name in sorted(names or self.unclear)
+        ]
+        dispatcher = _DISPATCHER.format(call=call)
+        problem = {
+            "task_id": self.task,
+            "prompt": "",
+            "entry_point": call,
+            "canonical_solution": dispatcher,
+            "solution_known": False,
+            "test": f"def check({call}):\n" + "".join(f"    {line}\n" for line in lines + self.source.splitlines()),
+        }
+        return problem, program + dispatcher
+
+
+def _defined(program):
+    """Return the names that a program defines at its top; none if it is no Python."""
     try:
-        tree = ast.parse(reference)
-    except SyntaxError as error:
-        raise ValueError(f"the test of problem {task} does not parse ({error}); references are source code.") from error
-    free = _free_names(tree)
-    misused = sorted(free & _not_called(tree))
-    if misused or any(isinstance(node, ast.Global) for node in ast.walk(tree)):
-        raise ValueError(
-            f"the test of problem {task} uses {', '.join(misused) or 'a global variable'} other than by calling it. A "
-            "test can only call the program's functions: import modules and write constants in the test itself."
-        )
-    if not free:
-        raise ValueError(f"the test of problem {task} calls no function of the program: {reference[:60]!r}.")
-    header = "import functools\n\n\ndef check(candidate):\n"
-    header += "".join(f"    {name} = functools.partial(candidate, {name!r})\n" for name in sorted(free))
-    test = header + "".join(f"    {line}\n" for line in ast.unparse(tree).splitlines())
-    return {
-        "task_id": f"code_eval/{task}",
-        "prompt": "",
-        "entry_point": "_call",
-        "canonical_solution": _DISPATCHER,
-        "solution_known": False,
-        "test": test,
-    }
+        symbols = symtable.symtable(program, "<program>", "exec").get_symbols()
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # also null bytes, and what is nested too deeply
+        return set()
+    return {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
 
 
 def _not_called(tree):
     """Return the names that stand elsewhere than as a called function or as an argument, like `check(add)`."""
+    fine = {id(name) for name in _called(tree)}
+    return {name.id for name in _loaded(tree) if id(name) not in fine}
+
+
+def _called(tree):
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    fine = {id(part) for node in calls for part in (node.func, *node.args, *(word.value for word in node.keywords))}
-    loaded = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
-    return {node.id for node in loaded if id(node) not in fine}
+    parts = (part for node in calls for part in (node.func, *node.args, *(word.value for word in node.keywords)))
+    return [part for part in parts if isinstance(part, ast.Name)]
+
+
+def _loaded(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
 
 
 def _free_names(tree):
-    """Return the names that a test uses and does not make itself: functions of the program."""
-    used, bound = set(), set(dir(builtins))
+    """Return the names that a test uses and does not make itself, and builtin names that may be the program's.
+
+    If the test calls other functions of the program, those are the ones in asserts of builtins only: else they would
+    test Python. Elsewhere they are the test's tools, and a program that redefines them could forge a pass.
+    """
+    bound = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bound.add(node.id)
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)):
             bound.add(node.name)
         elif isinstance(node, ast.arg):
             bound.add(node.arg)
         elif isinstance(node, ast.alias):
             bound.add((node.asname or node.name).partition(".")[0])
-    return used - bound
+    python = set(dir(builtins)) - bound
+    free = {name.id for name in _loaded(tree)} - bound - python
+    asserts = [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    places = [node for node in asserts if {name.id for name in _loaded(node)} <= python] if free else [tree]
+    return free, {name.id for place in places for name in _called(place)} & python
