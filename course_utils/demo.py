@@ -39,6 +39,7 @@ plt.show()
 """
 # Fonts of the machine: a page that asks elsewhere for its fonts would not work without a network.
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "Consolas", "monospace"]}
+_SHOWN = {"lines": 2, "max_lines": 20, "interactive": False, "buttons": ["copy"], "elem_classes": "code"}
 _CSS = ".code textarea {font-family: var(--font-mono); font-size: 14px; tab-size: 4}"
 
 
@@ -111,8 +112,8 @@ def _completion_tab(gr: Any, page: "_Page", context: int) -> None:
                 start = gr.Button("Complete", variant="primary", elem_id="complete")
                 stop = gr.Button("Stop", elem_id="stop")
             status = gr.Markdown(elem_id="status")
-            candidates = [
-                gr.Code(language="python", label=f"Candidate {i}", visible=False, wrap_lines=True, elem_id=f"text-{i}")
+            candidates = [  # no gr.Code: it strips its text, so that the first line would lose its indentation
+                gr.Textbox(label=f"Candidate {i}", visible=False, elem_id=f"text-{i}", **_SHOWN)
                 for i in range(1, MOST_CANDIDATES + 1)
             ]
         with gr.Column(scale=2):
@@ -122,7 +123,7 @@ def _completion_tab(gr: Any, page: "_Page", context: int) -> None:
                 gr.Slider(0, 200, 0, step=1, label="Top-k", info="this many most likely tokens; 0: all"),
                 gr.Slider(1, MOST_CANDIDATES, 2, step=1, label="Candidates"),
                 gr.Slider(1, longest, min(48, longest), step=1, label="New tokens"),
-                gr.Number(1, label="Seed", precision=0, minimum=0, maximum=2**32),
+                gr.Number(1, label="Seed", precision=0, minimum=0, maximum=2**32, elem_id="seed"),
                 gr.Checkbox(True, label="Only up to the next block", info="class, def, comment, …"),
             ]
     inputs, outputs = [prompt, *controls], [status, *candidates]
@@ -171,7 +172,7 @@ class _Page:
         if progress.tokens_cut:
             status += f" The prompt was too long for the model: its first {progress.tokens_cut} tokens were left out."
         texts = [*progress.texts, *[None] * (MOST_CANDIDATES - len(progress.texts))]
-        return [status, *(gr.Code(text, visible=text is not None) for text in texts)]
+        return [status, *(gr.Textbox(text, visible=text is not None) for text in texts)]
 
     def highlight(self, code: str) -> str:
         """Return the code as HTML with its surprising tokens marked."""

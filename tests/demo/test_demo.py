@@ -25,6 +25,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from course_utils import artifacts, cache, demo
 from course_utils.__main__ import main
 from course_utils.models.causal import build_causal_lm
+from course_utils.models.generation import stream_completions
 from course_utils.profiles import get_profile
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -36,6 +37,7 @@ needs_browser = pytest.mark.skipif(
     not (BROWSER and DRIVER),
     reason="browser tests did not run: no chromium; install it with its driver (Debian: chromium, chromium-driver)",
 )
+PROMPT = "def mean(values):"
 SAMPLING = {
     "temperature": 0.8,
     "top_p": 0.95,
@@ -125,6 +127,25 @@ def test_the_same_seed_gives_the_same_text_and_another_one_does_not(client):
     assert first[2:] == [None, None]
     assert complete(client)[1] == first
     assert complete(client, seed=2)[1] != first
+
+
+def indented(loaded) -> tuple[int, list[str]]:
+    """A seed, and what the model writes with the page's own settings: one text begins with a line break or a space."""
+    settings = {"candidates": 2, "temperature": 0.4, "top_p": 0.95, "top_k": 0}
+    longest = min(48, loaded[0].config.max_position_embeddings // 2)
+    for seed in range(100):
+        first = next(stream_completions(*loaded, PROMPT, new_tokens=1, one_block=False, seed=seed, **settings)).texts
+        if any(text != text.lstrip() for text in first):
+            *_, last = stream_completions(*loaded, PROMPT, new_tokens=longest, seed=seed, **settings)
+            assert last.texts != [text.strip() for text in last.texts]
+            return seed, last.texts
+    raise AssertionError("the model begins no line")
+
+
+def test_candidates_are_the_text_that_the_model_wrote(client, loaded):
+    seed, texts = indented(loaded)
+    settings = {"temperature": 0.4, "new_tokens": min(48, loaded[0].config.max_position_embeddings // 2)}
+    assert complete(client, PROMPT, one_block=True, seed=seed, **settings)[1][:2] == texts
 
 
 def test_the_context_limits_what_is_taken_from_the_prompt(client):
@@ -269,8 +290,20 @@ def test_a_prompt_is_typed_and_completed(browser, tmp_path):
     write(browser, "#prompt textarea", "import matplotlib.pyplot as")
     press(browser, "complete")
     WebDriverWait(browser, 30).until(lambda window: "Done" in reads(window, "#status"))
-    assert len(browser.find_elements(By.CSS_SELECTOR, "[id^=text-] .cm-content")) == 2
+    assert len(browser.find_elements(By.CSS_SELECTOR, "[id^=text-] textarea")) == 2
     assert browser.save_screenshot(tmp_path / "completion.png")
+
+
+@needs_browser
+def test_the_page_shows_the_text_that_the_model_wrote(browser, loaded):
+    seed, texts = indented(loaded)
+    write(browser, "#prompt textarea", PROMPT)
+    write(browser, "#seed input", str(seed))
+    press(browser, "complete")
+    WebDriverWait(browser, 30).until(lambda window: "Done" in reads(window, "#status"))
+    areas = browser.find_elements(By.CSS_SELECTOR, "[id^=text-] textarea")
+    assert [area.get_property("value") for area in areas] == texts
+    assert len(browser.find_elements(By.CSS_SELECTOR, "[id^=text-] button[aria-label*=opy]")) == 2
 
 
 @needs_browser
