@@ -20,6 +20,7 @@ from transformers import (
     set_seed,
 )
 
+from course_utils.models.decoding import eval_mode
 from course_utils.models.decoding import generate_text as generate_text
 from course_utils.models.decoding import next_token_probabilities as next_token_probabilities
 from course_utils.models.decoding import text_to_token_ids as text_to_token_ids
@@ -177,24 +178,26 @@ def complete_code(
     if pipe.tokenizer is None:
         raise ValueError("the pipeline has no tokenizer; make it with pipeline(..., tokenizer=tokenizer).")
     _encode(pipe.tokenizer, prompt, pipe.model.device)
+    room = _room(pipe.model, pipe.tokenizer, prompt, max_length)
     set_seed(seed)
-    results = pipe(
-        prompt,
-        max_new_tokens=_room(pipe.model, pipe.tokenizer, prompt, max_length),
-        num_return_sequences=num_completions,
-        do_sample=True,
-        temperature=0.4,
-        top_p=0.95,
-        top_k=0,
-        return_full_text=False,
-    )
+    with eval_mode(pipe.model):
+        results = pipe(
+            prompt,
+            max_new_tokens=room,
+            num_return_sequences=num_completions,
+            do_sample=True,
+            temperature=0.4,
+            top_p=0.95,
+            top_k=0,
+            return_full_text=False,
+        )
     return [first_block(result["generated_text"]) for result in results]
 
 
 def complete_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int) -> str:
     """Return the most likely continuation, one best token after the other; raises `ValueError` for an empty prompt."""
     ids = _encode(tokenizer, prompt, model.device)
-    with torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         output = model.generate(
             **ids, max_new_tokens=_room(model, tokenizer, prompt, new_tokens), do_sample=False, num_beams=1
         )
@@ -218,8 +221,8 @@ def stream_completions(
 
     Temperature 0 takes the most likely token, `top_k` 0 allows all. A prompt that leaves no room for `new_tokens` in
     the context loses tokens on its left. With `one_block` a completion ends where the next top-level block begins. The
-    seed alone decides, also when several threads sample. Raises `ValueError` for an empty prompt and values out of
-    range.
+    seed alone decides, also when several threads sample (from a model in evaluation mode). Raises `ValueError` for an
+    empty prompt and values out of range.
     """
     context = model.config.max_position_embeddings
     _check_sampling(new_tokens, context, candidates, temperature, top_p, top_k)
@@ -235,7 +238,7 @@ def stream_completions(
     made: list[list[int]] = [[] for _ in range(candidates)]
     texts, open_rows = [""] * candidates, set(range(candidates))
     while open_rows and max(map(len, made)) < new_tokens:
-        with torch.inference_mode():
+        with eval_mode(model), torch.inference_mode():
             output = model(inputs, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
             scores = output.logits[:, -1].float().cpu()  # (B, V)
             cache = output.past_key_values
@@ -292,7 +295,7 @@ def sample_candidates(
     _check_sampling(new_tokens, context, count, temperature, top_p, top_k=0)
     ids = {name: tensor[:, new_tokens - context :] for name, tensor in _encode(tokenizer, prompt, model.device).items()}
     set_seed(seed)
-    with torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         output = model.generate(
             **ids,
             max_new_tokens=new_tokens,
@@ -311,7 +314,6 @@ def score_idioms(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, idioms: Sequence[tuple[str, str, str]] = IDIOMS
 ) -> list[IdiomScore]:
     """Complete every idiom greedily, and say how likely its expected continuation was to the model."""
-    model.eval()
     scores = []
     for kind, prompt, expected in idioms:
         wanted = len(tokenizer(expected, add_special_tokens=False)["input_ids"])
@@ -329,7 +331,7 @@ def hit_share(scores: Sequence[IdiomScore]) -> float:
 def _probability(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, expected: str) -> float:
     head = _encode(tokenizer, prompt, model.device)["input_ids"]
     tail = _encode(tokenizer, expected, model.device)["input_ids"]
-    with torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         logits = model(torch.cat([head, tail], dim=1)).logits[0].float()  # (T, V)
     log_probs = logits[head.shape[1] - 1 : -1].log_softmax(-1)  # (tail, V): position t predicts token t + 1
     return log_probs.gather(1, tail[0, :, None]).sum().exp().item()

@@ -47,6 +47,34 @@ def test_complete_code_counts_new_tokens_only_and_repeats_with_the_seed(model, s
     assert any(first)
 
 
+def test_dropout_changes_nothing_and_the_model_stays_in_training(session_tokenizer):
+    model = build_causal_lm(get_profile("tiny", context_length=64), session_tokenizer)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.5
+    pipe, prompt, idioms = (
+        pipeline("text-generation", model=model, tokenizer=session_tokenizer),
+        "import",
+        [("", "x", "y")],
+    )
+
+    def texts():
+        return [
+            generation.complete_code(pipe, prompt, max_length=8, num_completions=2),
+            generation.complete_greedily(model, session_tokenizer, prompt, 8),
+            generation.sample_candidates(model, session_tokenizer, prompt, 2, 8),
+            streamed(model, session_tokenizer, prompt, new_tokens=8),
+            generation.score_idioms(model, session_tokenizer, idioms),
+        ]
+
+    model.eval()
+    certain = texts()
+    model.train()
+    assert texts() == certain
+    assert model.training
+    assert all(part.training for part in model.modules())
+
+
 def test_probability_is_the_product_over_the_expected_tokens(model, session_tokenizer):
     prompt, expected = "import pandas as", " pd"
     score = generation.score_idioms(model, session_tokenizer, [("alias", prompt, expected)])[0]
