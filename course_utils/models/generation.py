@@ -172,9 +172,11 @@ def complete_code(
     """Sample completions at temperature 0.4 and top-p 0.95, each cut to its first block, without the prompt.
 
     `max_length` counts new tokens only, and is lowered if prompt and completion would not fit into the context. The
-    same seed gives the same text. Raises `ValueError` for an empty prompt, one that fills the context, and a pipeline
-    without tokenizer.
+    same seed gives the same text. Raises `ValueError` for an empty prompt, one that fills the context, values out of
+    range, and a pipeline without tokenizer.
     """
+    context = pipe.model.config.max_position_embeddings
+    _check_sampling(min(max_length, context - 1), context, num_completions, temperature=0.4, top_p=0.95, top_k=0)
     if pipe.tokenizer is None:
         raise ValueError("the pipeline has no tokenizer; make it with pipeline(..., tokenizer=tokenizer).")
     _encode(pipe.tokenizer, prompt, pipe.model.device)
@@ -338,8 +340,13 @@ def _probability(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, device: torch.device) -> dict[str, torch.Tensor]:
+    if not isinstance(text, str):
+        raise ValueError(f"the prompt is {type(text).__name__}; give one text. Complete several prompts one by one.")
     if not text:
         raise ValueError("the prompt is empty; a completion needs at least one character to go on from.")
+    half = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
+    if half:
+        raise ValueError(f"the prompt holds {half!r}, half a character, which no tokenizer reads; leave it out.")
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(device)
     return {"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
 

@@ -138,6 +138,11 @@ def test_completing_needs_a_prompt_that_fits_and_a_tokenizer(model, session_toke
     pipe = pipeline("text-generation", model=model, tokenizer=session_tokenizer)
     with pytest.raises(ValueError, match="prompt is empty"):
         generation.complete_code(pipe, "")
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"candidates is {count}; at least 1 is needed"):
+            generation.complete_code(pipe, "x =", num_completions=count)
+    with pytest.raises(ValueError, match="new_tokens is 0"):
+        generation.complete_code(pipe, "x =", max_length=0)
     with pytest.raises(ValueError, match="new_tokens is 64; allowed are 1 to 63"):
         generation.sample_candidates(model, session_tokenizer, "x =", 2, 64)
     with pytest.raises(ValueError, match="candidates is 0; at least 1 is needed"):
@@ -217,6 +222,8 @@ def test_a_stream_ends_at_the_end_of_text_and_at_the_next_block(session_tokenize
     ("options", "message"),
     [
         ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": ["x", "y"]}, "prompt is list; give one text"),
+        ({"prompt": "x\ud800"}, r"prompt holds '\\ud800', half a character"),
         ({"new_tokens": 0}, "new_tokens is 0; allowed are 1 to 63"),
         ({"new_tokens": 64}, "context 64"),
         ({"candidates": 0}, "at least 1"),
