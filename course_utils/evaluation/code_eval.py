@@ -5,6 +5,7 @@ One file with one class, since `evaluate.load` takes the path of such a file.
 
 import ast
 import builtins
+import re
 import symtable
 from collections import Counter, defaultdict
 
@@ -21,6 +22,7 @@ def {call}(name, /, *arguments, **keywords):
         raise NameError("the program does not define " + name)
     return {call}.__globals__[name](*arguments, **keywords)
 """
+_CALL = re.compile(r"(^|; )candidate\('(\w+)'(?:, |(?=\)))")  # where the sandbox tells the last call
 
 
 def estimate_pass_at_k(n: int, c: int, k: int) -> float:
@@ -89,7 +91,9 @@ def _pass_at_k(drawn, results, ks):
 
 
 def _text(result):
-    return result.outcome if result.outcome == "passed" else f"failed: {result.outcome} {result.detail}".strip()
+    """Say what became of a program; a call through the dispatcher reads as the test has it."""
+    detail = _CALL.sub(r"\1\2(", result.detail, count=1)
+    return result.outcome if result.outcome == "passed" else f"failed: {result.outcome} {detail}".strip()
 
 
 class _Test:

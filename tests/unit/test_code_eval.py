@@ -67,57 +67,70 @@ MAX = "def max(a, b):\n    return a if a > b else b\n"
 BOTH = f"assert max(10, 15) == 15\n{ADD}"
 
 
-@pytest.mark.parametrize(
-    ("reference", "program", "passes"),
-    [
-        (BOTH, MAX + RIGHT, True),
-        (BOTH, "def max(a, b):\n    return None\n" + RIGHT, False),
-        (BOTH.replace("== 15", "== 10"), MAX.replace(">", "<") + RIGHT, True),
-        ("for a in (1, 2):\n    assert max(a, 3) == 3", MAX, True),
-        ("assert sum(10, 15) == 6", "def sum(a, b):\n    return 6", True),
-        ("assert sum(10, 15) == 6", "from operator import sub as sum", False),
-        ("assert set(sum(10, 15)) == {6}", "def sum(a, b):\n    return [6, 6]", True),
-        ("def check(candidate):\n    assert candidate(1, 2) == 2\ncheck(max)", MAX, True),
-        ("assert max(10, 15) == 15", "x = 1", False),
-        ("assert max(10, 15) == 15", "def max(", False),
-        ("assert max(10, 15) == 15", "x = " + "-" * 100_000 + "1", False),
-        (BOTH, "def add(a, b):\n    max = a + b\n    return max", True),
-    ],
-)
-def test_functions_under_test_may_have_names_of_builtins(reference, program, passes):
-    scores, results = run([reference], [[program]])
-    assert scores == {"pass@1": float(passes)}, results
+BUILTIN_NAMES = [
+    (BOTH, MAX + RIGHT, True),
+    (BOTH, "def max(a, b):\n    return None\n" + RIGHT, False),
+    (BOTH.replace("== 15", "== 10"), MAX.replace(">", "<") + RIGHT, True),
+    ("for a in (1, 2):\n    assert max(a, 3) == 3", MAX, True),
+    ("assert sum(10, 15) == 6", "def sum(a, b):\n    return 6", True),
+    ("assert sum(10, 15) == 6", "from operator import sub as sum", False),
+    ("assert set(sum(10, 15)) == {6}", "def sum(a, b):\n    return [6, 6]", True),
+    ("def check(candidate):\n    assert candidate(1, 2) == 2\ncheck(max)", MAX, True),
+    ("assert max(10, 15) == 15", "x = 1", False),
+    ("assert max(10, 15) == 15", "def max(", False),
+    ("assert max(10, 15) == 15", "x = " + "-" * 100_000 + "1", False),
+    (BOTH, "def add(a, b):\n    max = a + b\n    return max", True),
+]
+FORGED = [
+    ("assert abs(area(1) - 3.14) < 0.01", "def area(r):\n    return 0\ndef abs(x):\n    return 0"),
+    ("wanted = sorted([2, 1])\nassert f() == wanted", "def f():\n    pass\ndef sorted(x):\n    pass"),
+    ("try:\n    f({})\n    assert False\nexcept KeyError:\n    pass", "x = 1"),
+]
+FREE_NAMES = [
+    (ADD, "def _call(a, b):\n    return a + b\ndef add(a, b):\n    return _call(a, b)"),
+    (
+        "assert _call(2, 3) == 5 and _call_(1) == 2",
+        RIGHT.replace("add", "_call") + "\ndef _call_(a):\n    return 2",
+    ),
+    (ADD, RIGHT + "\ndef globals():\n    return {}"),
+    ("assert greet(name='you') == 'Hi you'", "def greet(name):\n    return 'Hi ' + name"),
+    ("import functools\nassert functools.reduce(add, (2, 3)) == 5", RIGHT),
+    ("assert candidate(2) == 2 and do(1) == 1", "def candidate(a):\n    return a\ndef do(a):\n    return a"),
+]
+DETAILS = [
+    (ADD, WRONG, "wrong answer assert add(2, 3) == 5; add(2, 3) gave 6"),
+    (ADD, "def add(a, b):\n    return a / 0", "exception add(2, 3) raised ZeroDivisionError: division by zero"),
+    (ADD, "x = 1", "exception add(2, 3) raised NameError: the program does not define add"),
+    ("assert f() == 1", "def f():\n    pass", "wrong answer assert f() == 1; f() gave None"),
+    ("assert f(a='x') == 1", "def f(a):\n    pass", "wrong answer assert f(a='x') == 1; f(a='x') gave None"),
+    (
+        "def check(candidate):\n    assert candidate('f', 1) == 3\ncheck(add)",
+        "def add(a, b):\n    return 4",
+        "wrong answer assert candidate('f', 1) == 3; add('f', 1) gave 4",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("reference", "program"),
-    [
-        ("assert abs(area(1) - 3.14) < 0.01", "def area(r):\n    return 0\ndef abs(x):\n    return 0"),
-        ("wanted = sorted([2, 1])\nassert f() == wanted", "def f():\n    pass\ndef sorted(x):\n    pass"),
-        ("try:\n    f({})\n    assert False\nexcept KeyError:\n    pass", "x = 1"),
-    ],
-)
-def test_the_tests_own_tools_and_missing_functions_forge_no_pass(reference, program):
-    assert run([reference], [[program]])[0] == {"pass@1": 0.0}
+def texts(cases):
+    """What became of one program for each test, all run at once."""
+    _, results = run([case[0] for case in cases], [[case[1]] for case in cases])
+    return [results[task][0][1]["result"] for task in range(len(cases))]
 
 
-@pytest.mark.parametrize(
-    ("reference", "program"),
-    [
-        (ADD, "def _call(a, b):\n    return a + b\ndef add(a, b):\n    return _call(a, b)"),
-        (
-            "assert _call(2, 3) == 5 and _call_(1) == 2",
-            RIGHT.replace("add", "_call") + "\ndef _call_(a):\n    return 2",
-        ),
-        (ADD, RIGHT + "\ndef globals():\n    return {}"),
-        ("assert greet(name='you') == 'Hi you'", "def greet(name):\n    return 'Hi ' + name"),
-        ("import functools\nassert functools.reduce(add, (2, 3)) == 5", RIGHT),
-        ("assert candidate(2) == 2 and do(1) == 1", "def candidate(a):\n    return a\ndef do(a):\n    return a"),
-    ],
-)
-def test_names_of_program_and_test_are_free(reference, program):
-    scores, results = run([reference], [[program]])
-    assert scores == {"pass@1": 1.0}, results
+def test_functions_under_test_may_have_names_of_builtins():
+    assert [text == "passed" for text in texts(BUILTIN_NAMES)] == [passes for *_, passes in BUILTIN_NAMES]
+
+
+def test_the_tests_own_tools_and_missing_functions_forge_no_pass():
+    assert all(text.startswith("failed") for text in texts(FORGED))
+
+
+def test_names_of_program_and_test_are_free():
+    assert texts(FREE_NAMES) == ["passed"] * len(FREE_NAMES)
+
+
+def test_results_name_the_calls_of_the_test():
+    assert texts(DETAILS) == [f"failed: {text}" for *_, text in DETAILS]
 
 
 def test_k_beyond_the_candidates_is_left_out_and_said(capsys):
