@@ -43,7 +43,13 @@ def _counts(rng: random.Random) -> tuple[int, int, int]:
 
 def _answers(rng: random.Random) -> tuple[list[float], list[int]]:
     count = rng.randint(1, 8)
-    return [rng.randint(0, 20) / 20 for _ in range(count)], [rng.randint(0, 1) for _ in range(count)]
+    inside = [(10 * rng.randint(0, 9) + rng.randint(1, 9)) / 100 for _ in range(count)]
+    return [rng.choice((c, c, c, 0.0, 1.0)) for c in inside], [rng.randint(0, 1) for _ in range(count)]
+
+
+def _inside_a_group(confidence: float) -> bool:
+    """Whether every way to compute the groups agrees: 0.6 lies below `np.linspace(0, 1, 11)[6]`, and on 6 / 10."""
+    return confidence in (0, 1) or (0 < confidence < 1 and 0.05 < confidence * 10 % 1 < 0.95)
 
 
 EXERCISES = (
@@ -65,11 +71,11 @@ EXERCISES = (
         id="07.calibration_error",
         title="How wrong is the confidence?",
         reference="course_utils.exercise_catalog.evaluation:calibration_error",
-        examples=(([0.95, 0.85, 0.85], [1, 1, 0]), ([0.5, 0.5], [0, 1])),
-        edge_cases=(([1.0], [1]), ([0.0, 0.05], [0, 0]), ([0.9], [0])),
+        examples=(([0.95, 0.85, 0.85], [1, 1, 0]), ([0.55, 0.55], [0, 1])),
+        edge_cases=(([1.0], [1]), ([0.0, 0.05], [0, 0]), ([0.92, 1.0], [1, 0])),
         random_arguments=_answers,
         fair=lambda confidences, hits: (
-            len(confidences) == len(hits) > 0 and set(hits) <= {0, 1} and all(0 <= c <= 1 for c in confidences)
+            len(confidences) == len(hits) > 0 and set(hits) <= {0, 1} and all(map(_inside_a_group, confidences))
         ),
         hints=(
             "Sort the answers into ten groups by `min(int(confidence * 10), 9)`; 1.0 belongs to the last one.",

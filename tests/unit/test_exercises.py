@@ -229,6 +229,8 @@ WRONG = {
         (lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / len(sure), "calibration_error"),
         (lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
         (lambda sure, hits: bins(sure, hits, lambda s: int(s * 10)) / 10, r"calibration_error\(\["),
+        (lambda sure, hits: bins(sure, hits, lambda s: int(s * 10)), r"1\.0"),
+        (lambda sure, hits: bins([min(int(s * 10), 9) / 10 + 0.05 for s in sure], hits, lambda s: s), r"\(\["),
     ],
     "08.attention_weights": [
         (lambda scores: [softmax(row) for row in scores], r"attention_weights\(\[\["),
@@ -667,3 +669,16 @@ def test_a_problem_of_your_own_is_run(changes, finding, capsys):
     }
     assert check("07.problem", problem | changes) is (finding is None)
     assert (finding or "everything that can be checked is there") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10),
+        lambda s: min(np.digitize(s, np.arange(0, 1.1, 0.1)), 10),
+        lambda s: min(math.floor(s / 0.1), 9),
+        lambda s: next(i for i in range(10) if s < 0.1 * (i + 1) or i == 9),
+    ],
+)
+def test_confidences_may_be_grouped_in_every_right_way(group):
+    assert check("07.calibration_error", lambda sure, hits: bins(sure, hits, group)) is True
