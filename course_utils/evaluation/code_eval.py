@@ -8,6 +8,7 @@ import builtins
 import re
 import symtable
 from collections import Counter, defaultdict
+from numbers import Integral
 
 import datasets
 import evaluate
@@ -22,6 +23,7 @@ def {call}(name, /, *arguments, **keywords):
         raise NameError("the program does not define " + name)
     return {call}.__globals__[name](*arguments, **keywords)
 """
+_PLAIN = frozenset().union(*map(dir, (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)))
 _CALL = re.compile(r"(^|; )candidate\('(\w+)'(?:, |(?=\)))")  # where the sandbox tells the last call
 
 
@@ -48,6 +50,8 @@ class CodeEval(evaluate.Metric):
     and classes, nor what a function does to its arguments: it runs apart from the program, which could forge a pass.
     A builtin name that a program defines anew is the program's in an assert of builtins only, like `max(1, 2) == 2`,
     and in a test that calls nothing else; beside a function of the program it is Python's, like `abs(area(1) - 3) < 1`.
+    What a test cannot judge is refused where the test shows it: methods of what a program returns, and arguments that
+    it changed. A program that returns a generator or an object of a class of its own fails; its result says so.
     """
 
     def _info(self):
@@ -61,7 +65,12 @@ class CodeEval(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, k=(1, 10, 100), num_workers=None, timeout=3.0, level=None):
-        """Return (pass@k by name, results by problem: (candidate's number, what became of it))."""
+        """Return (pass@k by name, results by problem: (candidate's number, what became of it)); k is one or several.
+
+        Raises `ValueError` for a test that cannot be used, and if there is no program at all.
+        """
+        if not any(predictions):
+            raise ValueError("there is nothing to score: predictions holds no program. Give a list for each problem.")
         tests = [_Test(task, reference) for task, reference in enumerate(references)]
         jobs = [test.job(program) for test, programs in zip(tests, predictions, strict=True) for program in programs]
         outcomes = iter(sandbox.run_problems(jobs, workers=num_workers, time_limit=timeout, level=level))
@@ -72,7 +81,7 @@ class CodeEval(evaluate.Metric):
                 row = {"task_id": task, "completion_id": number, "passed": result.outcome == "passed"}
                 results[task].append((number, row | {"result": _text(result)}))
         drawn = Counter({task: len(programs) for task, programs in enumerate(predictions)})
-        return _pass_at_k(drawn, results, k), results
+        return _pass_at_k(drawn, results, [k] if isinstance(k, Integral) else k), results
 
 
 def _pass_at_k(drawn, results, ks):
@@ -109,12 +118,20 @@ class _Test:
             ) from error
         self.source = ast.unparse(tree)
         self.names, self.unclear = _free_names(tree)
+        if any(isinstance(node, ast.alias) and node.name == "*" for node in ast.walk(tree)):
+            raise ValueError(f"the test of problem {task} has an import of *; let it import what it needs by name.")
         misused = sorted(self.names & _not_called(tree))
         if misused or any(isinstance(node, ast.Global) for node in ast.walk(tree)):
             raise ValueError(
                 f"the test of problem {task} uses {', '.join(misused) or 'a global variable'} other than by calling "
                 "it. A test can only call the program's functions: import modules and write constants in the test "
                 "itself."
+            )
+        unfit = _unfit(tree, self.names)
+        if unfit:
+            raise ValueError(
+                f"the test of problem {task} {unfit}. It sees only the plain values that a function returns: test "
+                "these, or leave the problem out."
             )
         if not self.names and not self.unclear:
             raise ValueError(f"the test of problem {task} calls no function of the program: {reference[:60]!r}.")
@@ -138,6 +155,33 @@ class _Test:
             "test": f"def check({call}):\n" + "".join(f"    {line}\n" for line in lines + self.source.splitlines()),
         }
         return problem, program + dispatcher
+
+
+def _unfit(tree, names):
+    """Say what a test wants to see besides what the functions called `names` return; nothing if all is well."""
+    nodes = list(ast.walk(tree))
+    calls = {id(node): node for node in nodes if isinstance(node, ast.Call) and _id(node.func) in names}
+    made = {
+        _id(target)
+        for node in nodes
+        if isinstance(node, ast.Assign) and id(node.value) in calls
+        for target in node.targets
+    }
+    sent = {id(argument) for call in calls.values() for argument in call.args}
+    asserted = [name for node in nodes if isinstance(node, ast.Assert) for name in _loaded(node)]
+    checked = {name.id for name in asserted if id(name) not in sent}
+    for node in nodes:
+        result = isinstance(node, ast.Attribute) and (id(node.value) in calls or _id(node.value) in made - {None})
+        if result and node.attr not in _PLAIN:
+            return f"uses .{node.attr} of what a function of the program returned"
+        if isinstance(node, ast.Expr) and id(node.value) in calls:
+            for name in checked.intersection(map(_id, node.value.args)):
+                return f"calls {node.value.func.id} for what it does to {name}"
+    return ""
+
+
+def _id(node):
+    return getattr(node, "id", None)
 
 
 def _defined(program):

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import evaluate
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,12 +165,37 @@ def test_no_program_forges_a_pass(program, result):
         ("assert add(2, 3) == ANSWER", "uses ANSWER other than by calling it"),
         ("assert add(np.array([1]), 2) == 3", "uses np other than by calling it"),
         ("n = 0\ndef f():\n    global n\n    n = add(1, 2)\nf()\nassert n == 3", "uses a global variable"),
+        ("s = Stack()\ns.push(1)\nassert s.pop() == 1", r"uses \.push of what a function of the program returned"),
+        ("assert Stack().is_empty()", r"uses \.is_empty of what a function"),
+        ("x = [2, 1]\nsort_it(x)\nassert x == [1, 2]", "calls sort_it for what it does to x. It sees only the plain"),
+        ("from math import *\nassert isclose(area(1), pi)", r"has an import of \*; let it import what it needs by"),
+        ("from __future__ import annotations\nassert add(1, 2) == 3", "must occur at the beginning"),
         ("import math\nassert add(math.sqrt, 4) == 2", "its test calls the function with a value of type builtin"),
     ],
 )
 def test_broken_references_are_refused(reference, message):
     with pytest.raises(ValueError, match=message):
         run([reference], [[RIGHT]])
+
+
+def test_what_plain_values_can_show_is_judged():
+    cases = [
+        ("x = [2, 1]\nadd(x, x)\ny = add(x, x)\ny.sort()\nassert y == [1, 1, 2, 2] and add(x, x).count(1) == 2", RIGHT),
+        ("try:\n    add(1, None)\nexcept TypeError:\n    pass", RIGHT),
+        ("a, b = add((1,), (2,))\nc = '{}'.format(a)\nassert (c, b) == ('1', 2)", RIGHT),
+    ]
+    assert texts(cases) == ["passed"] * len(cases)
+    generator = [("assert list(count(2)) == [0, 1]", "def count(n):\n    yield from range(n)")]
+    assert texts(generator)[0].endswith("count(2) gave a value of type generator, which cannot be compared")
+
+
+def test_k_may_be_one_number_and_nothing_to_score_is_said():
+    two = {"references": [ADD], "predictions": [[WRONG, RIGHT]]}
+    assert code_eval().compute(**two, k=2)[0] == {"pass@2": 1.0}
+    assert code_eval().compute(**two, k=np.int64(1))[0] == {"pass@1": 0.5}
+    for nothing in ([], [[]], [[], []]):
+        with pytest.raises(ValueError, match="nothing to score: predictions holds no program"):
+            run([ADD] * len(nothing), nothing)
 
 
 def test_programs_must_be_strings():
