@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 from pygments.lexers import PythonLexer
-from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String
+from pygments.token import Comment, Error, Keyword, Name, Number, Operator, Punctuation, String
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -21,6 +21,7 @@ _KINDS = {
     String: "string",
     Operator: "operator",
     Punctuation: "operator",
+    Error: "no Python",  # $, ?, typographic quotation marks
 }
 
 

@@ -51,6 +51,10 @@ def test_every_character_has_a_kind_in_broken_code_too(source):
     assert len(character_kinds(source)) == len(source)
 
 
+def test_what_is_no_python_is_no_white_space():
+    assert character_kinds("$ ?\n“x") == ["no Python", "white space", "no Python", "white space", "no Python", "name"]
+
+
 def test_sums_are_the_loss_and_the_length_of_the_text(model, session_tokenizer):
     documents = [{"repo_name": "a", "content": SOURCE}, {"repo_name": "b", "content": SOURCE * 3}]
     table = score_documents(model, session_tokenizer, documents, show_progress=False)
