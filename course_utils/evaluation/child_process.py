@@ -175,7 +175,8 @@ def _is_too_large(folder: Path) -> bool:
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(entry.path)
                         else:
-                            size += entry.stat(follow_symlinks=False).st_size
+                            status = entry.stat(follow_symlinks=False)
+                            size += max(status.st_size, 512 * getattr(status, "st_blocks", 0))  # space may be reserved
                     if size > DISK_LIMIT or entries > _ENTRIES:
                         return True
         except FileNotFoundError:  # deleted in the meantime

@@ -1,5 +1,6 @@
 """Hostile programs, one or more for each promise of `levels.PROMISES`, at every level that makes it."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from attack import PROBLEM, attack, promising, under
 
-from course_utils.evaluation import confinement, levels
+from course_utils.evaluation import child_process, confinement, levels
 from course_utils.evaluation.levels import Level
 from course_utils.evaluation.sandbox import Result, probe, run_problem
 
@@ -589,6 +590,25 @@ def test_the_disk_is_not_filled(level, way):
     program = "def attempt(_):\n" + textwrap.indent(FILLING[way], "    ")
     result = attack(program, level, time_limit=15.0)
     assert result.outcome == "forbidden", result
+
+
+@under("disk")
+def test_no_space_is_reserved_beyond_the_end_of_a_file(level):
+    program = """
+        def attempt(_):
+            file = os.open("file", os.O_RDWR | os.O_CREAT)
+            return went_through(reserve=lambda: system("fallocate", file, 1, 0, 256 << 20))
+    """
+    result = attack(program, level)
+    assert result.outcome == "passed", result
+
+
+def test_reserved_space_counts(tmp_path):
+    with (tmp_path / "file").open("wb") as file:
+        if not LINUX or ctypes.CDLL(None).fallocate(file.fileno(), 1, ctypes.c_long(0), ctypes.c_long(65 << 20)):
+            pytest.skip("space is reserved without changing a file's size on Linux only, and not on every disk")
+        assert os.fstat(file.fileno()).st_size == 0
+        assert child_process._is_too_large(tmp_path)
 
 
 # --- the own folder (at every level)
