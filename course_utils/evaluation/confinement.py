@@ -41,6 +41,9 @@ _NEWEST = 467  # system calls that are newer than this list do not exist for the
 _ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
 _CLONE_THREAD = 0x10000
 _OWNERS_AND_LEASES = (8, 10, 15, 1024, 1026)  # fcntl commands: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
+# Requests of ioctl that Python needs: TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others change
+# the attributes of a file that is open for reading only (FS_IOC_SETFLAGS).
+_IOCTLS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _READ, _LIST, _WRITE_FILE, _TRUNCATE, _IOCTL = 0b1100, 1 << 3, 1 << 1, 1 << 14, 1 << 15  # Landlock's rights
 LANDLOCK_NEEDED = 3  # ABI; older ones let a file be emptied that cannot be written
 
@@ -66,6 +69,8 @@ def seccomp_program(machine: str, pid: int) -> bytes:
     code += _if_call((157, 167)[column], 0, [_jump("==", 1, 0, 1), _return(_EPERM)])
     refused = [line for command in _OWNERS_AND_LEASES for line in (_jump("==", command, 0, 1), _return(_EPERM))]
     code += _if_call((72, 25)[column], 1, refused)  # fcntl: signals could be sent to the owner of a pipe
+    harmless = [line for request in _IOCTLS for line in (_jump("==", request, 0, 1), _return(_ALLOW))]
+    code += _if_call((16, 29)[column], 1, [*harmless, _return(_EPERM)])  # ioctl
     return b"".join([*code, _return(_ALLOW)])
 
 

@@ -575,6 +575,31 @@ def test_nothing_is_written_elsewhere(level, tmp_path):
     assert not [place for place in places if (Path(place) / "sandbox-attack-marker").exists()]
 
 
+@under("writing")
+def test_attributes_of_files_open_for_reading_are_not_changed(level):
+    program = """
+        import array, fcntl
+        def attempt(path):
+            file, flags = os.open(path, os.O_RDONLY), array.array("l", [0])
+            def ask(request): return lambda: fcntl.ioctl(file, request, flags)
+            return went_through(reading=ask(0x80086601), setting_the_same=ask(0x40086602))
+    """
+    result = attack(program, level, os.__file__)
+    assert result.outcome == "passed", result
+
+
+@under("writing")
+def test_terminals_and_pipes_are_asked_as_usual(level):
+    program = """
+        import fcntl
+        def attempt(_):
+            with open("file", "w") as file:
+                os.set_blocking(os.pipe()[0], False), os.set_inheritable(file.fileno(), True)
+                return [] if not file.isatty() and not os.isatty(0) else 1
+    """
+    assert attack(program, level).outcome == "passed"
+
+
 FILLING = {
     "large files": "\n".join(
         ["number = 0", "while True:", "    number += 1", "    open(f'{number}', 'wb').write(bytes(8 << 20))"]

@@ -266,6 +266,8 @@ def verdict(machine, architecture, number, *arguments):
         (72, 25, (3, 1), "allow"),  # fcntl F_GETFD
         (72, 25, (3, 8), "EPERM"),  # F_SETOWN
         (72, 25, (3, 15), "EPERM"),
+        (16, 29, (3, 0x5401), "allow"),  # ioctl TCGETS
+        (16, 29, (3, 0x40086602), "EPERM"),  # FS_IOC_SETFLAGS
     ],
 )
 def test_the_filter_decides_on_both_machines(x86, arm, arguments, expected):
