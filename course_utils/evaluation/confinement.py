@@ -26,6 +26,8 @@ _FORBIDDEN = {
     "semctl 66 191, semtimedop 220 192, msgget 68 186, msgsnd 69 189, msgrcv 70 188, msgctl 71 187, mq_open 240 180, "
     "mq_unlink 241 181, memfd_create 319 279, memfd_secret 447 447",
     "watching": "inotify_init 253 -, inotify_init1 294 26, inotify_add_watch 254 27, fanotify_init 300 262",
+    "attributes": "getxattr 191 8, lgetxattr 192 9, fgetxattr 193 10, listxattr 194 11, llistxattr 195 12, "
+    "flistxattr 196 13, getxattrat 464 464, listxattrat 465 465",
     "files": "chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452, chown 92 -, fchown 93 55, lchown 94 -, "
     "fchownat 260 54, setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, setxattrat 463 463, removexattr 197 14, "
     "lremovexattr 198 15, fremovexattr 199 16, removexattrat 466 466, utime 132 -, utimes 235 -, futimesat 261 -, "
@@ -34,7 +36,7 @@ _FORBIDDEN = {
     "fsopen 430 430, fsconfig 431 431, fsmount 432 432, fspick 433 433, mount_setattr 442 442, open_tree_attr 467 467",
     "the kernel": "bpf 321 280, perf_event_open 298 241, io_uring_setup 425 425, io_uring_enter 426 426, "
     "io_uring_register 427 427, add_key 248 217, request_key 249 218, keyctl 250 219, userfaultfd 323 282, "
-    "personality 135 92",
+    "personality 135 92, syslog 103 116",
 }
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, the kernel's name for it
 _NEWEST = 467  # system calls that are newer than this list do not exist for the child; nor do those of the x32 ABI

@@ -1,7 +1,8 @@
 """The three ways to confine a child, what each promises, and how a child is started under it.
 
-`PROMISES` is what the adversarial tests hold each level to; nothing else is promised. No level hides whether a file
-exists, evens out timing, or protects from faults of the kernel.
+`PROMISES` is what the adversarial tests hold each level to; nothing else is promised. No level evens out timing or
+protects from faults of the kernel. Landlock guards what is in files and folders: whether a path exists, its size, dates
+and owner, and where a symbolic link leads can be asked for there.
 """
 
 import os
@@ -37,7 +38,7 @@ PROMISES = {
     ),
     "processes": ("it starts no other process, so nothing outlives it", _STRONG),
     "signals": ("it cannot end, trace or read other processes", _STRONG),
-    "reading": ("it reads nothing but Python and installed libraries", _STRONG),
+    "reading": ("it reads the contents of no files but Python's and installed libraries'", _STRONG),
     "writing": ("it writes in its own folder only, and changes no modes or owners", _STRONG),
     "disk": ("that folder stays small", _STRONG),
     "network": ("it reaches no network, this machine's neither", _STRONG),

@@ -417,6 +417,27 @@ def with_this_path(**variables):
     return os.environ | {"PYTHONPATH": os.pathsep.join(folders)} | variables
 
 
+@under("reading")
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="only Linux has extended attributes")
+def test_extended_attributes_are_not_read(level, tmp_path):
+    secret = tmp_path / "download"
+    secret.touch()
+    try:
+        os.setxattr(secret, "user.xdg.origin.url", b"https://host/?key=very-secret")
+    except OSError:
+        secret = Path(os.__file__)  # a disk without such attributes; asking for them is refused all the same
+    program = """
+        def attempt(path):
+            def opened(action): return lambda: action(os.open(os.__file__, os.O_RDONLY))
+            return went_through(
+                value=lambda: os.getxattr(path, "user.xdg.origin.url"), names=lambda: os.listxattr(path),
+                link=lambda: os.listxattr(path, follow_symlinks=False), file=opened(os.listxattr),
+            )
+    """
+    result = attack(program, level, str(secret))
+    assert result.outcome == "passed", result
+
+
 # --- processes and signals
 
 
