@@ -270,7 +270,9 @@ def _failure(problem: Mapping[str, str], candidate: _Candidate) -> str:
     """Run the test; return what failed, or nothing. Raises `ValueError` if the problem's own solution fails too."""
     try:
         _run_test(problem, candidate)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit, and what test libraries fail with
         if candidate.ended:
             raise candidate.ended from error
         if error is candidate.raised:
@@ -298,7 +300,9 @@ def _check_solution(*columns: str) -> None:
     problem = dict(zip(COLUMNS, columns, strict=True))
     try:
         _run_test(problem, None)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ValueError(
             f"{problem['task_id']} is broken: its own solution fails its test ({_failed_line(problem, error)}). "
             "Tests compare plain values, and see no change of their arguments. Correct it, or leave it out."

@@ -150,6 +150,17 @@ def test_a_broken_problem_is_no_failure_of_the_program(change, message):
         run_problem(ADD | change, "    return None\n", time_limit=60)
 
 
+@pytest.mark.parametrize("way", ["raise SystemExit(0)", "__import__('pytest').fail('no')", "raise GeneratorExit"])
+def test_a_test_that_leaves_with_an_exit_fails_and_ends_nothing_else(way):
+    exits = ADD | {"test": f"def check(candidate):\n    if candidate(1, 2) != 3:\n        {way}\n"}
+    jobs = [(exits, "    return a\n"), (exits, "    return a + b\n"), (ADD, "    return a + b\n")]
+    results = run_problems(jobs, progress=False, time_limit=60)
+    assert [result.outcome for result in results] == ["wrong answer", "passed", "passed"]
+    assert results[0].detail.endswith(f"{way}; candidate(1, 2) gave 1")
+    with pytest.raises(ValueError, match="add is broken"):
+        run_problem(exits | {"canonical_solution": "    return a\n"}, "    return a\n", time_limit=60)
+
+
 def test_solutions_can_be_checked_without_a_sandbox():
     for good in PROBLEMS:
         check_solution(good)
