@@ -5,6 +5,7 @@ Nothing that is decoded can run code, and its size, depth and number of hashed e
 with equal hashes would make a large set take minutes.
 """
 
+import functools
 import json
 import math
 import os
@@ -13,45 +14,63 @@ MESSAGE_LIMIT = 4 << 20  # bytes of one message
 DEPTH_LIMIT = 50
 HASHED_LIMIT = 10_000  # keys of dicts and elements of sets in one message
 _CONTAINERS = {tuple: "tuple", set: "set", frozenset: "frozenset"}
-_BASES = (int, float, str, bytes, list, tuple, set, frozenset)
+# How to get the plain value of what extends a type. str() of a member of an enumeration would be its name.
+_BASES = {int: int.__int__, float: float.__float__, str: str.__str__, bytes: bytes.__bytes__}
+_BASES |= {kind: kind for kind in (list, tuple, set, frozenset)}
+_EXACT = {type(None), bool, complex, dict, *_BASES}
 
 
 class NotPlain(ValueError):
     """The value cannot be sent: its type is not plain, or it is too large or nested too deeply."""
 
 
-def encode(value: object, convert: bool = False, depth: int = 0) -> object:
+def encode(value: object, convert: bool = False) -> object:
     """Return `value` as `json.dumps` takes it.
 
     With `convert`, subclasses become the builtin type they extend, and arrays, series and NumPy's scalars lists and
-    numbers. Raises `NotPlain` for every other type, and for values nested deeper than `DEPTH_LIMIT`.
+    numbers. Raises `NotPlain` for every other type, and for what `decode` would refuse: values nested deeper than
+    `DEPTH_LIMIT`, or with more than `HASHED_LIMIT` parts in keys and elements of sets.
     """
+    return _encode(value, convert, [HASHED_LIMIT], 0)
+
+
+def _encode(value: object, convert: bool, hashed: list[int], depth: int, inside: bool = False) -> object:
+    _count(hashed, depth, inside)
+    if convert and type(value) not in _EXACT:
+        value = _converted(value)
     kind = type(value)
-    if depth > DEPTH_LIMIT:
-        raise NotPlain(f"a value nested deeper than {DEPTH_LIMIT}")
+    parts = functools.partial(_encode, convert=convert, hashed=hashed, depth=depth + 1)
     if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
         return value
     if kind is float:
         return {"float": repr(value)}
     if kind is complex:
-        return {"complex": [encode(value.real), encode(value.imag)]}
+        return {"complex": [parts(value.real, inside=inside), parts(value.imag, inside=inside)]}
     if kind is bytes:
         return {"bytes": value.hex()}
     if kind is list:
-        return [encode(item, convert, depth + 1) for item in value]
+        return [parts(item, inside=inside) for item in value]
     if kind in _CONTAINERS:
-        return {_CONTAINERS[kind]: [encode(item, convert, depth + 1) for item in value]}
+        inside = inside or kind is not tuple
+        return {_CONTAINERS[kind]: [parts(item, inside=inside) for item in value]}
     if kind is dict:
-        return {"dict": [[encode(part, convert, depth + 1) for part in pair] for pair in value.items()]}
-    if convert:
-        return encode(_converted(value), convert, depth + 1)
+        return {"dict": [[parts(key, inside=True), parts(item, inside=inside)] for key, item in value.items()]}
     raise NotPlain(f"a value of type {kind.__name__}")
 
 
+def _count(hashed: list[int], depth: int, inside: bool) -> None:
+    """Take one part off those that may still be `inside` of keys and elements of sets."""
+    hashed[0] -= inside
+    if hashed[0] < 0:
+        raise NotPlain(f"more than {HASHED_LIMIT} values in keys and elements of sets")
+    if depth > DEPTH_LIMIT:
+        raise NotPlain(f"a value nested deeper than {DEPTH_LIMIT}")
+
+
 def _converted(value: object) -> object:
-    for base in _BASES:
+    for base, plain in _BASES.items():
         if isinstance(value, base):
-            return base(value)
+            return plain(value)
     if isinstance(value, dict):
         return dict(value.items())
     if callable(getattr(type(value), "tolist", None)):  # arrays and scalars of NumPy, series of pandas
@@ -69,11 +88,7 @@ def decode(tree: object) -> object:
 
 def _decode(tree: object, hashed: list[int], depth: int, inside: bool = False) -> object:
     """Decode a part; `hashed` holds how many more parts may be `inside` of keys and elements of sets."""
-    hashed[0] -= inside
-    if hashed[0] < 0:
-        raise ValueError(f"more than {HASHED_LIMIT} values in keys and elements of sets")
-    if depth > DEPTH_LIMIT:
-        raise ValueError(f"a value nested deeper than {DEPTH_LIMIT}")
+    _count(hashed, depth, inside)
     if tree is None or type(tree) in (bool, int, float, str):
         return tree
     if type(tree) is list:
@@ -88,7 +103,7 @@ def _decode(tree: object, hashed: list[int], depth: int, inside: bool = False) -
     if type(content) is not list:
         raise ValueError(f"the tag {tag[:20]!r} with a wrong content")
     if tag == "dict" and all(type(pair) is list and len(pair) == 2 for pair in content):
-        pairs = [(_decode(k, hashed, depth + 2, True), _decode(v, hashed, depth + 2, inside)) for k, v in content]
+        pairs = [(_decode(k, hashed, depth + 1, True), _decode(v, hashed, depth + 1, inside)) for k, v in content]
         return _decode_container(tag, pairs)
     inside = inside or tag in ("set", "frozenset")
     return _decode_container(tag, [_decode(item, hashed, depth + 1, inside) for item in content])
@@ -112,6 +127,11 @@ def packed(tree: object) -> bytes:
     if len(data) > MESSAGE_LIMIT:
         raise NotPlain(f"a value of {len(data)} bytes; at most {MESSAGE_LIMIT} can be sent")
     return len(data).to_bytes(4, "big") + data
+
+
+def unpacked(message: bytes) -> object:
+    """Return the value in a message that `encode` and `packed` made."""
+    return decode(json.loads(message[4:]))
 
 
 def send(descriptor: int, message: bytes) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter, defaultdict, namedtuple
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 import numpy as np
 import pandas as pd
@@ -73,6 +73,20 @@ class Colour(IntEnum):
     RED = 1
 
 
+class Shade(str, Enum):  # noqa: UP042 - StrEnum has a str() of its own
+    RED = "red"
+
+
+class Odd(str):
+    def __str__(self):
+        return "another"
+
+
+class Kelvin(float):
+    def __float__(self):
+        return 2.5
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
@@ -89,6 +103,10 @@ class Colour(IntEnum):
         (defaultdict(list, a=[1]), {"a": [1]}),
         (namedtuple("Point", "x y")(1, 2), (1, 2)),
         (Colour.RED, 1),
+        (Shade.RED, "red"),
+        ({Shade.RED: [Shade.RED]}, {"red": ["red"]}),
+        (Odd("a"), "a"),
+        (Kelvin(0.5), 0.5),
     ],
 )
 def test_the_child_converts_what_is_nearly_plain_and_the_parent_does_not(value, plain):
@@ -98,11 +116,28 @@ def test_the_child_converts_what_is_nearly_plain_and_the_parent_does_not(value, 
 
 
 @pytest.mark.parametrize(
-    "value", [object(), print, range(3), pd.DataFrame({"a": [1]}), iter([]), 1j.__class__, {1}.__iter__()]
+    "value",
+    [object(), print, range(3), pd.DataFrame({"a": [1]}), iter([]), 1j.__class__, {1}.__iter__(), np.longdouble(1)],
 )
 def test_everything_else_is_refused(value):
     with pytest.raises(values.NotPlain, match="a value of type"):
         values.encode(value, convert=True)
+
+
+def test_what_is_encoded_can_be_decoded():
+    for wrap in (lambda inner: {"k": inner}, lambda inner: defaultdict(list, k=inner), lambda inner: [inner]):
+        deep = 0
+        for _ in range(values.DEPTH_LIMIT):
+            deep = wrap(deep)
+        assert shape(through_the_pipe(deep, convert=True)) == shape(deep)
+        with pytest.raises(values.NotPlain, match="nested deeper"):
+            values.encode(wrap(deep), convert=True)
+    most = values.HASHED_LIMIT
+    for many in (set(range(most)), dict.fromkeys(range(most)), {(1,): 0, frozenset(range(most - 3)): 0}):
+        assert values.decode(values.encode(many)) == many
+        for more in ([many, {-1}], (many, {(): 1}), {-1: many}):
+            with pytest.raises(values.NotPlain, match="more than 10000 values in keys and elements of sets"):
+                values.encode(more)
 
 
 def test_limits_of_size_depth_and_hashed_elements():
