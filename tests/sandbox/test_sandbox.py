@@ -60,6 +60,14 @@ PROBLEMS = [
         "def check(candidate):\n    items = [1, 2, 3]\n    assert candidate(items) == [1, 2]\n"
         "    assert candidate(items) == [1, 2]\n",
     ),
+    problem(  # a dict for each letter of a long word; a member of an enumeration of strings
+        "trie",
+        "import enum\n\n\nclass Mark(str, enum.Enum):\n    END = '$'\n\n\ndef trie(words):\n    '''By letters.'''\n",
+        "    root = {}\n    for word in words:\n        node = root\n        for letter in word:\n"
+        "            node = node.setdefault(letter, {})\n        node[Mark.END] = Mark.END\n    return root\n",
+        "def check(candidate):\n    assert candidate(['a', 'ab']) == {'a': {'$': '$', 'b': {'$': '$'}}}\n"
+        "    assert len(candidate(['supercalifragilisticexpialidocious'])) == 1\n",
+    ),
     problem(
         "city_means",
         "import pandas as pd\n\n\ndef city_means(rows):\n    '''Mean value of each city.'''\n",
@@ -161,6 +169,59 @@ def test_a_test_that_leaves_with_an_exit_fails_and_ends_nothing_else(way):
         run_problem(exits | {"canonical_solution": "    return a\n"}, "    return a\n", time_limit=60)
 
 
+NEEDS_THE_SAME_PROCESS = {
+    "captured output": (
+        "    print(a + b)\n    return a + b\n",
+        "import contextlib, io\ndef check(candidate):\n    with contextlib.redirect_stdout(io.StringIO()) as text:\n"
+        "        candidate(1, 2)\n    assert text.getvalue() == '3\\n'\n",
+    ),
+    "patched input": (
+        "    return a + int(input())\n",
+        "from unittest.mock import patch\ndef check(candidate):\n    with patch('builtins.input', lambda: '2'):\n"
+        "        assert candidate(1, 2) == 3\n",
+    ),
+    "a prepared file": (
+        "    return a + len(open(b).read())\n",
+        "import os, tempfile\ndef check(candidate):\n    file, path = tempfile.mkstemp()\n    try:\n"
+        "        os.write(file, b'xx')\n        os.close(file)\n        assert candidate(1, path) == 3\n"
+        "    finally:\n        os.remove(path)\n",
+    ),
+    "seeded random numbers": (
+        "    import random\n    return a + b + random.getrandbits(60)\n",
+        "import random\ndef check(candidate):\n    random.seed(1)\n    found = candidate(1, 2)\n    random.seed(1)\n"
+        "    assert found == 3 + random.getrandbits(60)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("need", NEEDS_THE_SAME_PROCESS)
+def test_a_test_that_needs_the_functions_own_process_is_no_failure_of_the_program(need):
+    solution, test = NEEDS_THE_SAME_PROCESS[need]
+    needy = ADD | {"canonical_solution": solution, "test": test}
+    check_solution(needy)
+    for completion in (solution, "    return None\n"):
+        with pytest.raises(
+            ValueError, match="add cannot be used: its own solution passes its test in one process, but"
+        ):
+            run_problem(needy, completion, time_limit=60)
+
+
+def test_the_own_solution_runs_once_at_most(monkeypatch):
+    runs, run = [], sandbox._run
+    monkeypatch.setattr(sandbox, "_run", lambda *arguments: runs.append(arguments[1]) or run(*arguments))
+    for number, canonical in enumerate(([ADD["canonical_solution"]] * 2, [])):
+        fresh = ADD | {"task_id": f"add/{number}"}
+        jobs = [(fresh, completion) for completion in (*canonical, "    return a\n", "    return b\n")]
+        results = run_problems(jobs * 2, workers=4, time_limit=60, progress=False)
+        assert [result.outcome == "passed" for result in results] == [True, True, False, False][-len(jobs) :] * 2
+    assert len(runs) == 8 + 4 + 1
+
+
+def test_low_limits_do_not_make_a_problem_unusable():
+    slow = ADD | {"canonical_solution": "    import time\n    time.sleep(1.5)\n    return a + b\n"}
+    assert run_problem(slow, slow["canonical_solution"], time_limit=0.5).outcome == "time-out"
+
+
 def test_solutions_can_be_checked_without_a_sandbox():
     for good in PROBLEMS:
         check_solution(good)
@@ -206,9 +267,35 @@ def test_weak_confinement_has_to_be_asked_for(monkeypatch):
         strongest_level()
 
 
-def test_a_test_that_sends_what_cannot_travel_is_broken():
-    with pytest.raises(ValueError, match="add: its test calls the function with a value of type"):
-        run_problem(ADD | {"test": "def check(candidate):\n    assert candidate(print, 1) == 2\n"}, "    return 2\n")
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("print", "a value of type builtin_function_or_method"),
+        ("'x' * (5 << 20)", "bytes; at most 4194304 can be sent"),
+        ("10 ** 5000", "a value that JSON cannot hold"),
+        ("set(range(20000))", "more than 10000 values in keys and elements of sets"),
+    ],
+)
+def test_a_test_that_sends_or_wants_what_cannot_travel_is_broken(argument, words):
+    sends = {"canonical_solution": "    return b\n", "test": f"def check(f):\n    assert f({argument}, 1) == 1\n"}
+    solution = f"    return {argument}\n"
+    wants = {"canonical_solution": solution, "test": f"def check(f):\n    assert f(1, 1) == ({argument})\n"}
+    for change in (sends, wants):
+        for completion in (change["canonical_solution"], "    return None\n"):
+            with pytest.raises(ValueError, match=rf"add is broken.*{words}"):
+                run_problem(ADD | change, completion, time_limit=60)
+
+
+def test_an_answer_that_the_test_cannot_send_back_is_the_programs_fault():
+    test = "def check(candidate):\n    half = candidate(1, 2)\n    assert candidate(half, half) == 6\n"
+    result = run_problem(ADD | {"test": test}, "    return 'x' * (3 << 20)\n", time_limit=60)
+    assert result.outcome == "wrong answer"
+    assert "at most 4194304 can be sent" in result.detail
+
+
+def test_a_program_that_is_too_long_to_send_fails():
+    result = run_problem(ADD, "    return a + b\n" + "#" * (5 << 20), time_limit=60)
+    assert (result.outcome, "at most 4194304 can be sent" in result.detail) == ("exception", True)
 
 
 def test_nothing_runs_if_one_job_is_broken():
