@@ -14,11 +14,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from course_utils.evaluation import levels, values
 from course_utils.evaluation.levels import Level
 
 DISK_LIMIT = 64 << 20  # bytes of the own folder
 _ENTRIES = 10_000  # files and folders in it
+_THREADS = 256  # a user's limit on processes leaves room for fewer, but root has none
 _FILE_LIMIT, _OPEN_FILES = 16 << 20, 64  # together they bound what deleted but open files can hold
 _START_LIMIT = 60.0  # seconds; a crowded machine may take long to start Python
 _TICK = 0.05  # seconds between two looks at the clock and at the disk
@@ -51,10 +54,13 @@ class Child:
         self._deadline = time.monotonic() + _START_LIMIT
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        self._program = self._beside = None  # once it is ready: its process, and bubblewrap's own in its namespaces
+        self._cpu_seconds = 0.0
         self._talker = threading.Thread(target=self._talk, daemon=True)
 
     def __enter__(self) -> "Child":
         """Start the process and wait until it is confined."""
+        self._memory_was_short = _times_memory_was_short()
         self._work = Path(tempfile.mkdtemp(prefix="sandbox-")).resolve()
         self._process = None
         try:
@@ -99,6 +105,13 @@ class Child:
             raise Unconfined(words or error.detail) from error
         if answer != ["ready"]:
             raise Unconfined(str(answer[1]))
+        try:
+            self._program = psutil.Process(self._process.pid)
+            if self.level == Level.BUBBLEWRAP:  # whose child, which the program cannot hide, starts the program
+                *_, self._beside, self._program = self._program.children(recursive=True)
+            self._excess_on_disk()
+        except (psutil.Error, OSError, ValueError) as error:
+            raise Unconfined(f"what it uses cannot be watched: {error}") from error
         self._deadline = time.monotonic() + self.time_limit
 
     def exchange(self, message: object) -> object:
@@ -135,8 +148,22 @@ class Child:
             raise KeyboardInterrupt
         if time.monotonic() > self._deadline:
             self.end("time-out", f"no end after {self.time_limit:g} s")
-        if _is_too_large(self._work):
-            self.end("forbidden", f"it wrote more than {DISK_LIMIT >> 20} MB or {_ENTRIES} files")
+        with suppress(psutil.Error, OSError):  # it has just ended
+            if self._program and (excess := self._excess()):
+                self.end("forbidden", excess)
+
+    def _excess(self) -> str:
+        """Say what the program uses too much of, if anything."""
+        used = self._program.cpu_times()
+        self._cpu_seconds = used.user + used.system
+        too_many = self._program.num_threads() > _THREADS
+        return f"it started more than {_THREADS} threads" if too_many else self._excess_on_disk()
+
+    def _excess_on_disk(self) -> str:
+        if self.level != Level.BUBBLEWRAP:
+            return _excess_in(self._work)
+        folder = os.statvfs(f"/proc/{self._beside.pid}/root{levels.WORK}")  # its size is limited
+        return f"it made more than {_ENTRIES} files" if folder.f_files - folder.f_ffree > _ENTRIES else ""
 
     def _cause_of_death(self) -> tuple[str, str]:
         try:
@@ -144,11 +171,14 @@ class Child:
         except subprocess.TimeoutExpired:
             return "crash", "it closed the pipe"
         number = -code if code < 0 else code - 128 if self.level == Level.BUBBLEWRAP else 0  # bwrap passes it on so
-        if number == getattr(signal, "SIGXCPU", None):
-            return "time-out", f"more than {self._limits['seconds']} s of CPU time"
-        if number == getattr(signal, "SIGKILL", None):
-            return "memory", "the system killed it, as it does when memory is short"
-        return "crash", f"the process ended by signal {number}" if number > 0 else f"the process ended with code {code}"
+        name = signal.Signals(number).name if number in list(signal.Signals) else ""
+        limit = self._limits["seconds"]
+        if name in ("SIGXCPU", "SIGKILL") and self._cpu_seconds > 0.9 * limit:  # as last seen
+            return "time-out", f"more than {limit} s of CPU time"
+        if name == "SIGKILL" and _times_memory_was_short() != self._memory_was_short:
+            return "memory", "the system killed it, as memory was short"
+        words = [f"by signal {number}"] * (number > 0) + [f"with code {code}"] * (code >= 0)
+        return "crash", f"the process ended {' or '.join(words)}"
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError, AttributeError):  # Windows has no process groups
@@ -163,8 +193,15 @@ def _most_processes() -> int | None:
     return int(load.read_text().split()[3].split("/")[1]) + 64 if load.exists() else None
 
 
-def _is_too_large(folder: Path) -> bool:
-    """Say whether a folder holds too much, or hides how much it holds."""
+def _times_memory_was_short() -> str:
+    """Return the kernel's count of processes that it has killed for want of memory (Linux)."""
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return next((line for line in lines if line.startswith("oom_kill ")), "")
+
+
+def _excess_in(folder: Path) -> str:
+    """Say if a folder holds too much, or hides how much it holds."""
     size, entries, folders = 0, 0, [str(folder)]
     while folders:
         try:
@@ -178,12 +215,12 @@ def _is_too_large(folder: Path) -> bool:
                             status = entry.stat(follow_symlinks=False)
                             size += max(status.st_size, 512 * getattr(status, "st_blocks", 0))  # space may be reserved
                     if size > DISK_LIMIT or entries > _ENTRIES:
-                        return True
+                        return f"it wrote more than {DISK_LIMIT >> 20} MB or {_ENTRIES} files"
         except FileNotFoundError:  # deleted in the meantime
             continue
-        except OSError:  # unreadable, or too deep to look into
-            return True
-    return False
+        except OSError as error:  # unreadable, or too deep to look into
+            return f"it made a folder that cannot be looked into ({error.strerror})"
+    return ""
 
 
 def remove_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -99,6 +100,54 @@ def test_threads_that_never_end_do_not_hold_up_an_answer(level):
     start = time.monotonic()
     assert attack(program, level).outcome == "passed"
     assert time.monotonic() - start < 15
+
+
+@under("time")
+@pytest.mark.skipif(not LINUX, reason="other systems limit memory in other ways, if at all")
+def test_thousands_of_threads_are_not_to_be_had(level):
+    program = """
+        import time
+        def attempt(_):
+            threading.stack_size(32768)
+            for _ in range(3000): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    """
+    result = attack(program, level, memory_limit=4 << 30)
+    assert result.outcome in ("forbidden", "exception"), result
+    assert re.search("more than 256 threads|can't start new thread", result.detail)
+
+
+# What ended it, and how that is called. Bubblewrap cannot tell a signal from a high exit code.
+ENDS = {
+    "os._exit(137)": ("crash", "with code 137"),
+    "os._exit(152)": ("crash", "with code 152"),
+    "signal.raise_signal(signal.SIGKILL)": ("crash", "by signal 9"),
+    "signal.raise_signal(signal.SIGXCPU)": ("crash", "by signal 24"),
+    "burn()": ("time-out", "more than 1 s of CPU time"),
+    "signal.signal(signal.SIGXCPU, signal.SIG_IGN); burn()": ("time-out", "more than 1 s of CPU time"),
+}
+
+
+@under("time")
+@pytest.mark.skipif(not LINUX, reason="these signals and the limit of CPU time are Linux's")
+@pytest.mark.parametrize("end", ENDS)
+def test_an_end_is_called_what_it_was(level, end, monkeypatch):
+    program = f"""
+        import signal
+        def burn():
+            while True: pass
+        def attempt(_): {end}
+    """
+    set_limits = child_process.Child.__init__
+
+    def with_a_second_of_cpu(self, *arguments):
+        set_limits(self, *arguments)
+        self._limits["seconds"] = 1
+
+    monkeypatch.setattr(child_process.Child, "__init__", with_a_second_of_cpu)
+    result = attack(program, level)
+    outcome, words = ENDS[end]
+    assert result.outcome == outcome, result
+    assert words in result.detail
 
 
 # --- memory and output
@@ -621,7 +670,10 @@ def test_terminals_and_pipes_are_asked_as_usual(level):
     assert attack(program, level).outcome == "passed"
 
 
+MANY = "for n in range(400_000): os.close(os.open(str(n), os.O_CREAT))"
 FILLING = {
+    "empty files": MANY,
+    "empty files, hidden from the user's other processes": f"import ctypes\nctypes.CDLL(None).prctl(4, 0)\n{MANY}",
     "large files": "\n".join(
         ["number = 0", "while True:", "    number += 1", "    open(f'{number}', 'wb').write(bytes(8 << 20))"]
     ),
@@ -636,6 +688,14 @@ def test_the_disk_is_not_filled(level, way):
     program = "def attempt(_):\n" + textwrap.indent(FILLING[way], "    ")
     result = attack(program, level, time_limit=15.0)
     assert result.outcome == "forbidden", result
+
+
+@under("disk")
+def test_folders_nested_too_deeply_to_be_watched_are_called_that(level):
+    result = attack("def attempt(_):\n    for _ in range(3000): os.mkdir('d' * 200); os.chdir('d' * 200)", level)
+    assert result.outcome in ("forbidden", "wrong answer"), result  # under bubblewrap, where entries are counted
+    if result.outcome == "forbidden":
+        assert "a folder that cannot be looked into" in result.detail
 
 
 @under("disk")
@@ -654,7 +714,7 @@ def test_reserved_space_counts(tmp_path):
         if not LINUX or ctypes.CDLL(None).fallocate(file.fileno(), 1, ctypes.c_long(0), ctypes.c_long(65 << 20)):
             pytest.skip("space is reserved without changing a file's size on Linux only, and not on every disk")
         assert os.fstat(file.fileno()).st_size == 0
-        assert child_process._is_too_large(tmp_path)
+        assert child_process._excess_in(tmp_path)
 
 
 # --- the own folder (at every level)
