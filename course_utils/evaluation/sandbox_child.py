@@ -84,8 +84,16 @@ def _load(program: str, name: str) -> object:
 def _report(error: BaseException) -> list:
     known = [base.__name__ for base in type(error).__mro__ if getattr(builtins, base.__name__, None) is base]
     try:
-        text = str(error)[:_TEXT]
+        text, refused = str(error)[:_TEXT], _was_refused(error)
     except Exception:
-        text = "its text cannot be made"
-    refused = isinstance(error, OSError) and error.errno in _REFUSALS
+        text, refused = "its text cannot be made", False
     return ["exception", type(error).__name__[:_TEXT], known, text, "forbidden" if refused else ""]
+
+
+def _was_refused(error: BaseException | None) -> bool:
+    """Say whether an error of the system is a refusal, or one that a library has made from a refusal (`URLError`)."""
+    refused = False
+    for _ in range(10 if isinstance(error, OSError) else 0):
+        refused |= isinstance(error, OSError) and error.errno in _REFUSALS
+        error = error and (error.__cause__ or error.__context__)
+    return refused

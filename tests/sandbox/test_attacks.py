@@ -785,6 +785,20 @@ def test_a_swallowed_refusal_leaves_only_a_wrong_answer_and_a_raised_one_is_name
     assert attack(quiet, level).outcome == "wrong answer"
     assert attack("def attempt(_): socket.socket()", level).outcome == "forbidden"
     assert attack("def attempt(_): raise PermissionError('made up')", level).outcome == "exception"
+    endless = "def attempt(_):\n    error = OSError()\n    error.__cause__ = error\n    raise error"
+    assert attack(endless, level).outcome == "exception"
+    handled = "def attempt(_):\n    try: socket.socket()\n    except OSError: raise ValueError from None"
+    assert attack(handled, level).outcome == "exception"
+
+
+@under("network")
+@pytest.mark.parametrize(
+    "call", ["urllib.request.urlopen", "requests.get", "http.client.HTTPConnection('[::1]').request"]
+)
+def test_a_refusal_that_a_library_wraps_is_named(level, call):
+    address = "'GET', '/'" if "client" in call else "'http://127.0.0.1:9'"
+    program = f"def attempt(_):\n    import http.client, requests, urllib.request\n    {call}({address})"
+    assert attack(program, level).outcome == "forbidden"
 
 
 # --- the harness itself
