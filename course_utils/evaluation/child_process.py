@@ -49,7 +49,7 @@ class Child:
     def __init__(self, level: Level, time_limit: float, memory_limit: int, stop: threading.Event | None = None) -> None:
         """Start nothing yet."""
         self.level, self.time_limit, self._stop = level, time_limit, stop or threading.Event()
-        self._limits = {"seconds": int(time_limit) + 1, "memory": memory_limit}
+        self._limits = {"seconds": int(time_limit) + 1, "memory": int(memory_limit)}
         self._limits |= {"file_size": _FILE_LIMIT, "open_files": _OPEN_FILES, "processes": _most_processes()}
         self._deadline = time.monotonic() + _START_LIMIT
         self._requests: queue.SimpleQueue = queue.SimpleQueue()

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import CodeType, SimpleNamespace
 
 from tqdm.auto import tqdm
@@ -32,6 +33,8 @@ from course_utils.evaluation.problems import COLUMNS, check_problem
 
 OUTCOMES = ("passed", "wrong answer", "exception", "time-out", "memory", "forbidden", "crash")
 TIME_LIMIT = 10.0  # seconds, without the start of the child's Python
+LONGEST_TIME = 86_400  # seconds
+LEAST_MEMORY = 32 << 20  # bytes; Python alone does not start with much less
 MEMORY_LIMIT = 1 << 30  # bytes; pandas and scikit-learn take half of it in address space
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 200
@@ -78,8 +81,7 @@ def run_problem(
     or in the sandbox. Raises `RuntimeError` if the level does not work here.
     """
     _check_job(problem, completion)
-    if not time_limit > 0 or not memory_limit > 0:
-        raise ValueError(f"time_limit {time_limit} (seconds) and memory_limit {memory_limit} (bytes) must be positive.")
+    _check_limits(time_limit, memory_limit)
     level = _usable(level)
     own = _own_solution(level, *(problem[column] for column in COLUMNS))
     first = completion == problem["canonical_solution"] and not own.passed
@@ -148,6 +150,7 @@ def run_problems(
     jobs, level, stop = list(jobs), _usable(level), threading.Event()
     for problem, completion in jobs:
         _check_job(problem, completion)
+    _check_limits(time_limit, memory_limit)
     settings = {"time_limit": time_limit, "memory_limit": memory_limit, "level": level, "stop": stop}
     with ThreadPoolExecutor(workers or _cores()) as pool:
         try:
@@ -161,9 +164,20 @@ def run_problems(
 
 
 def _check_job(problem: Mapping[str, str], completion: str) -> None:
+    if not isinstance(problem, Mapping):
+        raise ValueError(
+            f"the problem is {_short.repr(problem)}; give a dictionary with the keys {', '.join(COLUMNS)}."
+        )
     check_problem(problem)
     if not isinstance(completion, str):
         raise ValueError(f"the completion of {problem['task_id']} is {type(completion).__name__}; give its text.")
+
+
+def _check_limits(time_limit: float, memory_limit: int) -> None:
+    if not isinstance(time_limit, Real) or not 0 < time_limit <= LONGEST_TIME:
+        raise ValueError(f"time_limit {time_limit!r} must be positive and at most {LONGEST_TIME} seconds.")
+    if not isinstance(memory_limit, Integral) or not LEAST_MEMORY <= memory_limit < 1 << 62:
+        raise ValueError(f"memory_limit {memory_limit!r} must be a whole number of bytes, at least {LEAST_MEMORY}.")
 
 
 def _cores() -> int:

@@ -5,6 +5,7 @@ import re
 import struct
 import sys
 
+import numpy as np
 import pytest
 
 from course_utils.evaluation import confinement, levels, sandbox
@@ -234,7 +235,15 @@ def test_solutions_can_be_checked_without_a_sandbox():
     [
         ({"level": "docker"}, "there is no level 'docker'; there are bubblewrap, landlock, limits"),
         ({"time_limit": 0}, "must be positive"),
-        ({"memory_limit": -1}, "must be positive"),
+        ({"time_limit": float("inf")}, "time_limit inf must be positive and at most 86400 seconds"),
+        ({"time_limit": float("nan")}, "time_limit nan must be positive"),
+        ({"time_limit": "5"}, "time_limit '5' must be positive"),
+        ({"memory_limit": -1}, "must be a whole number of bytes"),
+        ({"memory_limit": 1.5e9}, "memory_limit 1500000000.0 must be a whole number of bytes"),
+        ({"memory_limit": 1 << 70}, "must be a whole number of bytes"),
+        ({"memory_limit": 1 << 20}, "must be a whole number of bytes, at least 33554432"),
+        ({"problem": None}, "the problem is None; give a dictionary with the keys task_id, prompt"),
+        ({"problem": "add"}, "the problem is 'add'; give a dictionary"),
         ({"completion": None}, "the completion of add is NoneType; give its text"),
         ({"problem": ADD | {"test": ""}}, "add: test is ''; it must be a text"),
     ],
@@ -242,6 +251,13 @@ def test_solutions_can_be_checked_without_a_sandbox():
 def test_bad_arguments_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         run_problem(**({"problem": ADD, "completion": "    return a + b\n"} | settings))
+
+
+@pytest.mark.parametrize("level", WORKING)
+def test_the_least_and_the_most_that_may_be_asked_for_work(level):
+    least = {"memory_limit": np.int64(sandbox.LEAST_MEMORY), "time_limit": np.float32(60)}
+    for settings in (least, {"time_limit": sandbox.LONGEST_TIME, "memory_limit": 1 << 61}):
+        assert run_problem(ADD, "    return a + b\n", level=level, **settings).outcome == "passed"
 
 
 def test_weak_confinement_has_to_be_asked_for(monkeypatch):
