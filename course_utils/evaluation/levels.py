@@ -44,7 +44,12 @@ PROMISES = {
     "network": ("it reaches no network, this machine's neither", _STRONG),
 }
 WORK = "/sandbox-work"  # the own folder, as a child under bubblewrap sees it
-_SECRET = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"TOKEN(?!IZ)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|CONNECTION_STRING|DATABASE_URL|_PWD(_|$)"
+    r"|(^|_)(KEY|PAT|PASS|DSN)(_|$)",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")  # an address with a password
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/localtime",
            "/etc/ld.so.cache")  # fmt: skip
 
@@ -68,16 +73,20 @@ def promise_table() -> str:
 
 
 def secret_names() -> list[str]:
-    """Return the names of environment variables that look like secrets.
+    """Return the names of environment variables that look like secrets, by their name or an address with a password.
 
     Also of those that were deleted since this process started: its children can still read them in /proc.
     """
-    names = {name for name, value in os.environ.items() if value}
+    found = [*os.environ.items()]
     at_start = Path("/proc/self/environ")
     if at_start.exists():
         entries = [entry.partition(b"=") for entry in at_start.read_bytes().split(b"\0")]
-        names |= {name.decode(errors="replace") for name, _, value in entries if value}
-    return sorted(name for name in names if _SECRET.search(name))
+        found += [(name.decode(errors="replace"), value.decode(errors="replace")) for name, _, value in entries]
+    return sorted({name for name, value in found if value and _is_secret(name, value)})
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return bool(_SECRET.search(name) or _SECRET_VALUE.search(value))
 
 
 def package_folders() -> list[str]:

@@ -330,12 +330,17 @@ def test_a_missing_program_is_noticed(monkeypatch):
 
 def test_names_of_secrets_are_recognised(monkeypatch):
     monkeypatch.undo()
-    for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "MY_CREDENTIALS"):
+    secret = "HF_TOKEN WANDB_API_KEY AWS_SECRET_ACCESS_KEY DB_PASSWORD MY_CREDENTIALS MYSQL_PWD SMTP_PASS GITHUB_PAT "
+    secret += "DATABASE_URL AZURE_STORAGE_CONNECTION_STRING SENTRY_DSN GPG_PASSPHRASE"
+    for name in secret.split():
         monkeypatch.setenv(name, "x")
         assert name in levels.secret_names()
-    for name in ("KEYBOARD", "MONKEY", "TOKENIZERS_PARALLELISM"):
+    for name in ("KEYBOARD", "MONKEY", "TOKENIZERS_PARALLELISM", "PWD", "OLDPWD", "PATH", "COMPASS", "PYTHONPATH"):
         monkeypatch.setenv(name, "x")
         assert name not in levels.secret_names()
+    for value, secret in (("http://me:word@host:80", True), ("http://host:80/a@b", False), ("http://me@host", False)):
+        monkeypatch.setenv("http_proxy", value)
+        assert ("http_proxy" in levels.secret_names()) == secret
 
 
 # --- the filter, run by a small interpreter of what the kernel runs
