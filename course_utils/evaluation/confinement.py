@@ -15,7 +15,7 @@ import sys
 # The numbers of the forbidden system calls on (x86_64, aarch64); None where there is no such call.
 _FORBIDDEN = {
     "processes": "fork 57 -, vfork 58 -, execve 59 221, execveat 322 281, setns 308 268, unshare 272 97",
-    "network": "socket 41 198, socketpair 53 199, connect 42 203, bind 49 200",
+    "network": "socket 41 198, connect 42 203, bind 49 200, sendmsg 46 211, sendmmsg 307 269",
     "signals": "kill 62 129, tkill 200 130, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240, "
     "pidfd_send_signal 424 424, pidfd_open 434 434, pidfd_getfd 438 438",
     "other processes": "ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, kcmp 312 272, "
@@ -46,6 +46,7 @@ _OWNERS_AND_LEASES = (8, 10, 15, 1024, 1026)  # fcntl commands: F_SETOWN, F_SETS
 # Requests of ioctl that Python needs: TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others change
 # the attributes of a file that is open for reading only (FS_IOC_SETFLAGS).
 _IOCTLS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+_STREAMS = (1, 0x801, 0x80001, 0x80801)  # SOCK_STREAM, also with SOCK_NONBLOCK and SOCK_CLOEXEC
 _READ, _LIST, _WRITE_FILE, _TRUNCATE, _IOCTL = 0b1100, 1 << 3, 1 << 1, 1 << 14, 1 << 15  # Landlock's rights
 LANDLOCK_NEEDED = 3  # ABI; older ones let a file be emptied that cannot be written
 
@@ -71,6 +72,10 @@ def seccomp_program(machine: str, pid: int) -> bytes:
     code += _if_call((157, 167)[column], 0, [_jump("==", 1, 0, 1), _return(_EPERM)])
     refused = [line for command in _OWNERS_AND_LEASES for line in (_jump("==", command, 0, 1), _return(_EPERM))]
     code += _if_call((72, 25)[column], 1, refused)  # fcntl: signals could be sent to the owner of a pipe
+    # socketpair: connected streams (AF_UNIX, SOCK_STREAM), which asyncio needs; they reach nothing else
+    streams = [line for kind in _STREAMS for line in (_jump("==", kind, 0, 1), _return(_ALLOW))]
+    pair = [_jump("==", 1, 1, 0), _return(_EPERM), _load(24), *streams, _return(_EPERM)]
+    code += _if_call((53, 199)[column], 0, pair)
     harmless = [line for request in _IOCTLS for line in (_jump("==", request, 0, 1), _return(_ALLOW))]
     code += _if_call((16, 29)[column], 1, [*harmless, _return(_EPERM)])  # ioctl
     return b"".join([*code, _return(_ALLOW)])

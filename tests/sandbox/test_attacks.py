@@ -754,7 +754,11 @@ def test_no_network_is_reached(level, tmp_path):
                 def local(): socket.socket(socket.AF_UNIX).connect(unix)
                 return went_through(
                     tcp=lambda: socket.create_connection(("127.0.0.1", port), 3), udp=datagram, unix=local,
-                    listen=lambda: socket.create_server(("127.0.0.1", 0)), pair=socket.socketpair,
+                    listen=lambda: socket.create_server(("127.0.0.1", 0)),
+                    pair=lambda: socket.socketpair(type=socket.SOCK_DGRAM),
+                    elsewhere=lambda: socket.socketpair()[0].sendto(b"x", unix),
+                    connected=lambda: socket.socketpair()[0].connect(unix),
+                    files=lambda: socket.socketpair()[0].sendmsg([b"x"]),
                     ipv6=lambda: socket.socket(socket.AF_INET6), netlink=lambda: socket.socket(16, 3, 0),
                     name=lambda: socket.getaddrinfo("localhost", 80),
                 )
@@ -769,6 +773,22 @@ def test_no_network_is_reached(level, tmp_path):
             while not reached and time.monotonic() < deadline:
                 time.sleep(0.01)
         assert len(reached) == 1
+
+
+@under("network")
+def test_asyncio_runs(level):
+    program = """
+        import asyncio
+        async def twice(number):
+            await asyncio.sleep(0.01)
+            return await asyncio.to_thread(lambda: 2 * number)
+        async def both():
+            return await asyncio.gather(twice(1), twice(2))
+        def attempt(_):
+            return [] if asyncio.run(both()) == [2, 4] else 1
+    """
+    result = attack(program, level)
+    assert result.outcome == "passed", result
 
 
 def accept(listener, reached):

@@ -385,6 +385,9 @@ def verdict(machine, architecture, number, *arguments):
         (72, 25, (3, 1), "allow"),  # fcntl F_GETFD
         (72, 25, (3, 8), "EPERM"),  # F_SETOWN
         (72, 25, (3, 15), "EPERM"),
+        (53, 199, (1, 0x80001), "allow"),  # socketpair of streams
+        (53, 199, (1, 2), "EPERM"),  # of datagrams, which can be sent elsewhere
+        (53, 199, (2, 1), "EPERM"),
         (16, 29, (3, 0x5401), "allow"),  # ioctl TCGETS
         (16, 29, (3, 0x40086602), "EPERM"),  # FS_IOC_SETFLAGS
     ],
