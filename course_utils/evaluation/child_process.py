@@ -22,7 +22,7 @@ from course_utils.evaluation.levels import Level
 DISK_LIMIT = 64 << 20  # bytes of the own folder
 _ENTRIES = 10_000  # files and folders in it
 _THREADS = 256  # a user's limit on processes leaves room for fewer, but root has none
-_FILE_LIMIT, _OPEN_FILES = 16 << 20, 64  # together they bound what deleted but open files can hold
+_FILE_LIMIT, _OPEN_FILES = 16 << 20, 64  # bytes of one file, and how many may be open
 _START_LIMIT = 60.0  # seconds; a crowded machine may take long to start Python
 _TICK = 0.05  # seconds between two looks at the clock and at the disk
 
@@ -55,7 +55,7 @@ class Child:
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
         self._program = self._beside = None  # once it is ready: its process, and bubblewrap's own in its namespaces
-        self._cpu_seconds = 0.0
+        self._cpu_seconds = self._next_look = 0.0
         self._talker = threading.Thread(target=self._talk, daemon=True)
 
     def __enter__(self) -> "Child":
@@ -161,9 +161,25 @@ class Child:
 
     def _excess_on_disk(self) -> str:
         if self.level != Level.BUBBLEWRAP:
-            return _excess_in(self._work)
+            return _excess_in(self._work) or self._excess_in_deleted_files()
         folder = os.statvfs(f"/proc/{self._beside.pid}/root{levels.WORK}")  # its size is limited
         return f"it made more than {_ENTRIES} files" if folder.f_files - folder.f_ffree > _ENTRIES else ""
+
+    def _excess_in_deleted_files(self) -> str:
+        """Say if files that are in no folder any more, but open or mapped, take too much space (Linux)."""
+        now, process = time.monotonic(), Path(f"/proc/{self._program.pid}")
+        if now < self._next_look or not process.exists():
+            return ""
+        self._next_look = now + _TICK  # not at each of many quick answers: the list of what is mapped is long
+        held = {}
+        for file in (process / "fd").iterdir():
+            with suppress(FileNotFoundError):  # closed in the meantime
+                status = file.stat()
+                held |= {status.st_ino: 512 * status.st_blocks} if status.st_nlink == 0 else {}
+        for line in (process / "maps").read_bytes().splitlines():
+            if line.endswith(b" (deleted)") and bytes(self._work) in line:
+                held.setdefault(int(line.split()[4]), _FILE_LIMIT)  # only root may see how large it is
+        return f"it keeps more than {DISK_LIMIT >> 20} MB in deleted files" if sum(held.values()) > DISK_LIMIT else ""
 
     def _cause_of_death(self) -> tuple[str, str]:
         try:

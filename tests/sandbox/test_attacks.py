@@ -671,7 +671,21 @@ def test_terminals_and_pipes_are_asked_as_usual(level):
 
 
 MANY = "for n in range(400_000): os.close(os.open(str(n), os.O_CREAT))"
+DELETED = """
+import ctypes
+mmap = ctypes.CDLL(None).mmap
+mmap.restype, kept = ctypes.c_void_p, []
+while True:
+    file = open("file", "wb+")
+    file.write(bytes(15 << 20))
+    HELD
+    os.remove("file")
+"""
 FILLING = {
+    "deleted files, mapped": DELETED.replace(
+        "HELD", "mmap(None, ctypes.c_size_t(1), 1, 1, file.fileno(), ctypes.c_long(0)); file.close()"
+    ),
+    "deleted files, open": DELETED.replace("HELD", "kept.append(file)"),
     "empty files": MANY,
     "empty files, hidden from the user's other processes": f"import ctypes\nctypes.CDLL(None).prctl(4, 0)\n{MANY}",
     "large files": "\n".join(

@@ -379,6 +379,7 @@ def verdict(machine, architecture, number, *arguments):
         (234, 131, (4243,), "EPERM"),
         (157, 167, (15,), "allow"),  # prctl PR_SET_NAME
         (157, 167, (1,), "EPERM"),  # PR_SET_PDEATHSIG
+        (157, 167, (4,), "EPERM"),  # PR_SET_DUMPABLE
         (30, 196, (), "EPERM"),  # shmat
         (302, 261, (0,), "allow"),  # prlimit64 of itself
         (302, 261, (1,), "EPERM"),
