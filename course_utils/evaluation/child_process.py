@@ -54,7 +54,7 @@ class Child:
         self._deadline = time.monotonic() + _START_LIMIT
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
-        self._program = self._beside = None  # once it is ready: its process, and bubblewrap's own in its namespaces
+        self._program = self._beside = None  # once it is ready: its process, and the number of bubblewrap's own
         self._cpu_seconds = self._next_look = 0.0
         self._talker = threading.Thread(target=self._talk, daemon=True)
 
@@ -106,11 +106,13 @@ class Child:
         if answer != ["ready"]:
             raise Unconfined(str(answer[1]))
         try:
-            self._program = psutil.Process(self._process.pid)
+            pid = self._process.pid
             if self.level == Level.BUBBLEWRAP:  # whose child, which the program cannot hide, starts the program
-                *_, self._beside, self._program = self._program.children(recursive=True)
+                self._beside = _child_of(pid)
+                pid = _child_of(self._beside)
+            self._program = psutil.Process(pid)
             self._excess_on_disk()
-        except (psutil.Error, OSError, ValueError) as error:
+        except (psutil.Error, OSError, IndexError) as error:
             raise Unconfined(f"what it uses cannot be watched: {error}") from error
         self._deadline = time.monotonic() + self.time_limit
 
@@ -154,23 +156,29 @@ class Child:
 
     def _excess(self) -> str:
         """Say what the program uses too much of, if anything."""
+        if excess := self._excess_on_disk():
+            return excess
+        now = time.monotonic()
+        if now < self._next_look:  # not at each of many quick answers: the following takes longer
+            return ""
+        self._next_look = now + _TICK
         used = self._program.cpu_times()
         self._cpu_seconds = used.user + used.system
-        too_many = self._program.num_threads() > _THREADS
-        return f"it started more than {_THREADS} threads" if too_many else self._excess_on_disk()
+        if self._program.num_threads() > _THREADS:
+            return f"it started more than {_THREADS} threads"
+        return "" if self.level == Level.BUBBLEWRAP else self._excess_in_deleted_files()
 
     def _excess_on_disk(self) -> str:
         if self.level != Level.BUBBLEWRAP:
-            return _excess_in(self._work) or self._excess_in_deleted_files()
-        folder = os.statvfs(f"/proc/{self._beside.pid}/root{levels.WORK}")  # its size is limited
+            return _excess_in(self._work)
+        folder = os.statvfs(f"/proc/{self._beside}/root{levels.WORK}")  # its size is limited
         return f"it made more than {_ENTRIES} files" if folder.f_files - folder.f_ffree > _ENTRIES else ""
 
     def _excess_in_deleted_files(self) -> str:
         """Say if files that are in no folder any more, but open or mapped, take too much space (Linux)."""
-        now, process = time.monotonic(), Path(f"/proc/{self._program.pid}")
-        if now < self._next_look or not process.exists():
+        process = Path(f"/proc/{self._program.pid}")
+        if not process.exists():
             return ""
-        self._next_look = now + _TICK  # not at each of many quick answers: the list of what is mapped is long
         held = {}
         for file in (process / "fd").iterdir():
             with suppress(FileNotFoundError):  # closed in the meantime
@@ -189,7 +197,7 @@ class Child:
         number = -code if code < 0 else code - 128 if self.level == Level.BUBBLEWRAP else 0  # bwrap passes it on so
         name = signal.Signals(number).name if number in list(signal.Signals) else ""
         limit = self._limits["seconds"]
-        if name in ("SIGXCPU", "SIGKILL") and self._cpu_seconds > 0.9 * limit:  # as last seen
+        if name in ("SIGXCPU", "SIGKILL") and self._cpu_seconds > 0.8 * limit:  # as last seen
             return "time-out", f"more than {limit} s of CPU time"
         if name == "SIGKILL" and _times_memory_was_short() != self._memory_was_short:
             return "memory", "the system killed it, as memory was short"
@@ -207,6 +215,11 @@ def _most_processes() -> int | None:
     """Return a limit that leaves a child 64 threads: no user has more processes than the machine (Linux)."""
     load = Path("/proc/loadavg")
     return int(load.read_text().split()[3].split("/")[1]) + 64 if load.exists() else None
+
+
+def _child_of(pid: int) -> int:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")  # not in every kernel
+    return int(listed.read_text().split()[0]) if listed.exists() else psutil.Process(pid).children()[0].pid
 
 
 def _times_memory_was_short() -> str:

@@ -2,7 +2,8 @@
 
 The test runs in this process, which is trusted, with a proxy for the function under test. Each call of the proxy is
 answered by a fresh child process, which is confined and never sees the test; arguments and answers travel as plain
-values. So a test cannot see what the function does to its arguments, nor compare objects of the program's own classes.
+values. So a test cannot see what the function prints or does to its arguments, patch what it calls, prepare files for
+it, nor compare objects of the program's own classes.
 Tests are code of the data set and run unconfined, without a time limit of their own: take them only from sources you
 trust, and let them compare answers, not compute with them (range(answer) may never end).
 """
