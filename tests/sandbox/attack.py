@@ -1,12 +1,16 @@
 """Hostile programs, and the one problem they are run against: its function has to return []."""
 
+import os
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from course_utils.evaluation.levels import Level, keeps
 from course_utils.evaluation.sandbox import probe, run_problem
 
+LINUX = sys.platform == "linux"
 PROBLEM = {
     "task_id": "attack",
     "prompt": "def attempt(argument):\n",
@@ -35,6 +39,15 @@ def system(name, *arguments):
         raise OSError(ctypes.get_errno(), name)
 """
 
+ENDLESS_THREADS = """
+def spin():
+    while True: pass
+def attempt(_):
+    for _ in range(4):
+        threading.Thread(target=spin).start()
+    threading.Event().wait()
+"""
+
 
 def attack(program, level, argument=None, **settings):
     """Run a program that defines attempt(argument), after the helpers above."""
@@ -55,3 +68,8 @@ def promising(promise):
 def _mark(level):
     missing = probe()[level]
     return pytest.mark.skipif(missing is not None, reason=f"the level {level} does not work here: {missing}")
+
+
+def with_this_path(**variables):
+    folders = [str(Path(__file__).parent), *sys.path]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(folders)} | variables
