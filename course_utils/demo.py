@@ -8,6 +8,7 @@ import html
 import ipaddress
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,10 +127,13 @@ def _completion_tab(gr: Any, page: "_Page", context: int) -> None:
                 gr.Number(1, label="Seed", precision=0, minimum=0, maximum=2**32, elem_id="seed"),
                 gr.Checkbox(True, label="Only up to the next block", info="class, def, comment, …"),
             ]
-    inputs, outputs = [prompt, *controls], [status, *candidates]
-    run = start.click(page.complete, inputs, outputs, api_name="complete", concurrency_id="model")
-    # Cancelling closes the generator of this run, waiting or not, and so ends the work on the model.
-    stop.click(lambda: "Stopped.", None, status, cancels=[run], queue=False, api_visibility="private")
+    stopped = gr.State()  # one for each open page
+    inputs, outputs = [prompt, *controls, stopped], [status, *candidates]
+    at_once = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    pressed = start.click(_stop_signal, stopped, stopped, **at_once)
+    pressed.then(page.complete, inputs, outputs, api_name="complete", concurrency_id="model")
+    # The run itself says that it was stopped. With cancels=[run] its last update could arrive after that word.
+    stop.click(lambda signal: signal and signal.set(), stopped, None, **at_once)
 
 
 def _highlighting_tab(gr: Any, page: "_Page") -> None:
@@ -140,6 +144,11 @@ def _highlighting_tab(gr: Any, page: "_Page") -> None:
     button.click(page.highlight, code, result, api_name="highlight", concurrency_id="model")
 
 
+def _stop_signal(last: threading.Event | None) -> threading.Event:
+    """Return the signal for the next run: the last one, unless Stop was pressed since, for that run or for none."""
+    return threading.Event() if last is None or last.is_set() else last
+
+
 class _Page:
     """What the page's buttons do; wrong input becomes a message on the page."""
 
@@ -147,9 +156,9 @@ class _Page:
         self.model, self.tokenizer = model, tokenizer
 
     def complete(
-        self, prompt, temperature, top_p, top_k, candidates, new_tokens, seed, one_block
+        self, prompt, temperature, top_p, top_k, candidates, new_tokens, seed, one_block, stopped=None
     ) -> Iterator[list[Any]]:
-        """Yield a status line and the candidates, a few times per second."""
+        """Yield a status line and the candidates, a few times per second, until the work is done or stopped."""
         import gradio as gr
 
         _check(prompt, "prompt")
@@ -158,6 +167,9 @@ class _Page:
         begin = shown = time.monotonic()
         try:
             for progress in stream_completions(self.model, self.tokenizer, prompt, **options):
+                if stopped and stopped.is_set():
+                    yield self._view(gr, progress, f"Stopped: {progress.tokens} of up to {new_tokens} tokens.")
+                    return
                 if time.monotonic() - shown > _PAUSE:
                     shown = time.monotonic()
                     yield self._view(gr, progress, f"Writing: {progress.tokens} of up to {new_tokens} tokens …")

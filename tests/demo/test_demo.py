@@ -20,7 +20,6 @@ from gradio_client.exceptions import AppError
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from course_utils import artifacts, cache, demo
 from course_utils.__main__ import main
@@ -239,10 +238,10 @@ def test_the_first_completion_of_a_laptop_model_takes_less_than_two_seconds(sess
     assert min(times) < 2
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition, explain=lambda: "waited in vain", seconds=60):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, explain()
         time.sleep(0.05)
 
 
@@ -282,14 +281,21 @@ def press(browser, name):
 
 
 def reads(browser, selector):
-    return " ".join(element.text for element in browser.find_elements(By.CSS_SELECTOR, selector))
+    # In one step: an element that was found may have been replaced when its text is asked for.
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(element => element.innerText).join(' ')", selector
+    )
+
+
+def wait_to_read(browser, text, selector="#status"):
+    wait_until(lambda: text in reads(browser, selector), lambda: f"{selector} reads {reads(browser, selector)!r}")
 
 
 @needs_browser
 def test_a_prompt_is_typed_and_completed(browser, tmp_path):
     write(browser, "#prompt textarea", "import matplotlib.pyplot as")
     press(browser, "complete")
-    WebDriverWait(browser, 30).until(lambda window: "Done" in reads(window, "#status"))
+    wait_to_read(browser, "Done")
     assert len(browser.find_elements(By.CSS_SELECTOR, "[id^=text-] textarea")) == 2
     assert browser.save_screenshot(tmp_path / "completion.png")
 
@@ -300,7 +306,7 @@ def test_the_page_shows_the_text_that_the_model_wrote(browser, loaded):
     write(browser, "#prompt textarea", PROMPT)
     write(browser, "#seed input", str(seed))
     press(browser, "complete")
-    WebDriverWait(browser, 30).until(lambda window: "Done" in reads(window, "#status"))
+    wait_to_read(browser, "Done")
     areas = browser.find_elements(By.CSS_SELECTOR, "[id^=text-] textarea")
     assert [area.get_property("value") for area in areas] == texts
     assert len(browser.find_elements(By.CSS_SELECTOR, "[id^=text-] button[aria-label*=opy]")) == 2
@@ -310,39 +316,71 @@ def test_the_page_shows_the_text_that_the_model_wrote(browser, loaded):
 def test_an_example_fills_the_prompt(browser):
     browser.find_element(By.XPATH, "//button[normalize-space()='random forest']").click()
     area = browser.find_element(By.CSS_SELECTOR, "#prompt textarea")
-    WebDriverWait(browser, 30).until(lambda _: "RandomForestRegressor" in area.get_property("value"))
+    wait_until(lambda: "RandomForestRegressor" in area.get_property("value"))
 
 
 @needs_browser
 def test_an_empty_prompt_is_told_on_the_page(browser):
     write(browser, "#prompt textarea", " ")
     press(browser, "complete")
-    WebDriverWait(browser, 30).until(lambda window: "The prompt is empty" in reads(window, "body"))
+    wait_to_read(browser, "The prompt is empty", "body")
 
 
 @needs_browser
-def test_stop_ends_the_work_on_the_model(browser, server):
+@pytest.mark.parametrize("late", [0.0, 0.03, 0.06, 0.09, 0.12])  # within the 0.1 s between two updates of the page
+def test_stop_ends_the_work_on_the_model_and_says_so(browser, server, late):
     server.pause = 0.2
     before = server.steps
     press(browser, "complete")
-    WebDriverWait(browser, 30).until(lambda window: "Writing" in reads(window, "#status"))
+    wait_to_read(browser, "Writing")
+    time.sleep(late)
     press(browser, "stop")
-    WebDriverWait(browser, 30).until(lambda window: "Stopped" in reads(window, "#status"))
-    wait_until(server.rests)
+    wait_to_read(browser, "Stopped")
     assert before < server.steps < before + 30
+    assert server.rests()
+    assert "Stopped" in reads(browser, "#status")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "[id^=text-] textarea")) == 2
     server.pause = 0.0
+    is_done(browser, server)
+
+
+def is_done(browser, server):
+    before = server.steps
     press(browser, "complete")
-    WebDriverWait(browser, 30).until(lambda window: "Done" in reads(window, "#status"))
+    wait_until(lambda: server.steps > before + 5)
+    wait_until(server.rests)
+    wait_to_read(browser, "Done")
+
+
+@needs_browser
+def test_stop_with_nothing_to_stop_does_not_stop_the_next_run(browser, server):
+    for _ in range(2):
+        press(browser, "stop")
+        is_done(browser, server)
+
+
+@needs_browser
+def test_a_run_that_waits_for_its_turn_can_be_stopped(browser, server, client):
+    server.pause = 0.1
+    before = server.steps
+    first = client.submit(PROMPT, **(SAMPLING | {"new_tokens": 30}), api_name="/complete")
+    wait_until(lambda: server.steps > before)
+    press(browser, "complete")
+    wait_to_read(browser, "queue", "body")
+    press(browser, "stop")
+    assert "Done" in first.result(60)[0]
+    wait_to_read(browser, "Stopped: 1 of")
+    assert server.rests()
 
 
 @needs_browser
 def test_code_is_highlighted(browser, tmp_path):
     browser.find_element(By.XPATH, "//button[@role='tab'][contains(., 'surprising')]").click()
-    WebDriverWait(browser, 30).until(lambda window: window.find_element(By.ID, "highlight").is_displayed())
+    wait_until(browser.find_element(By.ID, "highlight").is_displayed)
     code = "for i in range(10):\n<img src=x onerror=alert(1)>"
     write(browser, "#code textarea", code)
     press(browser, "highlight")
-    WebDriverWait(browser, 30).until(lambda window: "onerror" in reads(window, "#highlighted pre"))
+    wait_to_read(browser, "onerror", "#highlighted pre")
     assert browser.find_element(By.CSS_SELECTOR, "#highlighted pre").get_property("textContent") == code
     assert not browser.find_elements(By.CSS_SELECTOR, "#highlighted img")
     token = browser.find_element(By.CSS_SELECTOR, "#highlighted pre span")
@@ -354,7 +392,7 @@ def test_code_is_highlighted(browser, tmp_path):
 @needs_browser
 def test_the_page_asks_no_other_machine_for_anything(browser, server):
     press(browser, "complete")
-    WebDriverWait(browser, 30).until(lambda window: "Done" in reads(window, "#status"))
+    wait_to_read(browser, "Done")
     asked = requested(browser)
     assert any(url.startswith(server.url) for url in asked)
     assert [url for url in asked if not url.startswith((server.url, "data:", "blob:", "chrome"))] == []
