@@ -229,13 +229,13 @@ def test_a_cancelled_completion_ends_its_work(server, client):
 def test_the_first_completion_of_a_laptop_model_takes_less_than_two_seconds(session_tokenizer):
     model = build_causal_lm(get_profile("laptop"), session_tokenizer).eval()
     times = []
-    for _ in range(3):  # other tests run at the same time
+    while len(times) < 20 and min(times, default=2.0) >= 2:  # other work of the machine must not decide
         page = demo._Page(model, session_tokenizer)
         start = time.monotonic()
         *_, (status, *_) = page.complete("import numpy as", 0.4, 0.95, 0, 2, 48, 1, False)
         times.append(time.monotonic() - start)
     assert "48 tokens" in status
-    assert min(times) < 2
+    assert min(times) < 2, times
 
 
 def wait_until(condition, explain=lambda: "waited in vain", seconds=60):

