@@ -5,14 +5,24 @@ learner on a laptop and a learner on a GPU run the same cells.
 """
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 # Variables of the course that are not profile fields.
 OTHER_VARIABLES = frozenset({"COURSE_PROFILE", "COURSE_HOME", "COURSE_SOURCE", "COURSE_SANDBOX"})
 
+
+# What a field may hold, by the type of its default.
+_TYPES = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a finite number"),
+    str: (str, "text"),
+}
 
 # Fields that no pretrained model depends on.
 _LATER = ("pairs", "sentences", "encoder", "finetune_", "score_", "story_", "push_to_hub")
@@ -27,7 +37,7 @@ def setting(default: Any, unit: str, text: str) -> Any:
 class Profile:
     """One size of the course; every field carries its unit and a sentence in `dataclasses.fields(...)`.
 
-    Raises `ValueError` for a value outside its range.
+    Raises `ValueError` for a value of another type or outside its range.
     """
 
     name: str = setting("laptop", "-", "Name of the profile.")
@@ -70,8 +80,10 @@ class Profile:
 
     def __post_init__(self) -> None:
         """Refuse impossible values early, each with its remedy."""
+        for f in fields(self):
+            self._check_type(f.name, type(f.default))
         at_least_one = (
-            *("vocab_size", "context_length", "model_layers", "model_width", "model_heads", "batch_size"),
+            *("vocab_size", "model_layers", "model_width", "model_heads", "batch_size"),
             *("sample_documents", "accumulation_steps", "eval_steps", "save_steps", "eval_sequences"),
             *("finetune_epochs", "finetune_batch", "finetune_seeds", "story_epochs"),
             *("score_documents", "score_candidates", "score_files"),
@@ -81,12 +93,21 @@ class Profile:
         for name in ("corpus_bytes", "warmup_steps", "weight_decay", "seed", "finetune_pairs", "score_problems"):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "vocab_size", self.vocab_size >= 260, "at least 260 (256 bytes and the special tokens)")
-        _require(self, "library_share", 0 <= self.library_share <= 1, "between 0 and 1")
+        _require(self, "context_length", self.context_length >= 2, "at least 2 (a token and the next one)")
+        for name in ("library_share", "finetune_dropout"):
+            _require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("learning_rate", "finetune_rate"):
             _require(self, name, getattr(self, name) > 0, "greater than 0")
         _require(self, "train_steps", self.train_steps == -1 or self.train_steps >= 1, "at least 1, or -1 for one pass")
         _require(self, "save_steps", self.save_steps % self.eval_steps == 0, "a multiple of eval_steps")
         _require(self, "model_width", self.model_width % self.model_heads == 0, "a multiple of model_heads")
+
+    def _check_type(self, name: str, kind: type) -> None:
+        value, (accepted, allowed) = getattr(self, name), _TYPES[kind]
+        ok = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+        _require(self, name, ok and (kind is not float or -math.inf < value < math.inf), allowed)
+        if not isinstance(value, int | float | str):  # a number of numpy, which JSON and so the cache's keys refuse
+            object.__setattr__(self, name, kind(value))
 
     @property
     def pretraining(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Profiles: names and numbers, refused early when they cannot work."""
 
+import json
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,12 +62,43 @@ def test_single_values_from_variables_and_arguments(monkeypatch):
         ("COURSE_VOCAB_SIZE", "100", "at least 260"),
         ("COURSE_MODEL_HEADS", "7", "multiple of model_heads"),
         ("COURSE_LEARNING_RATE", "0", "greater than 0"),
+        ("COURSE_WEIGHT_DECAY", "inf", "a finite number"),
+        ("COURSE_CONTEXT_LENGTH", "1", "at least 2"),
     ],
 )
 def test_bad_values_say_what_is_allowed(monkeypatch, variable, text, message):
     monkeypatch.setenv(variable, text)
     with pytest.raises(ValueError, match=message):
         get_profile("tiny")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("push_to_hub", "no", "True or False"),
+        ("push_to_hub", 1, "True or False"),
+        ("batch_size", 2.5, "a whole number"),
+        ("batch_size", None, "a whole number"),
+        ("batch_size", True, "a whole number"),
+        ("vocab_size", "300", "a whole number"),
+        ("learning_rate", float("inf"), "a finite number"),
+        ("weight_decay", float("nan"), "a finite number"),
+        ("library_share", "0.5", "a finite number"),
+        ("finetune_dropout", 1.5, "between 0 and 1"),
+        ("code_corpus", None, "text"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(field, value, allowed):
+    with pytest.raises(ValueError, match=rf"{field} = .* must be {allowed}.*COURSE_{field.upper()}"):
+        get_profile("tiny", **{field: value})
+
+
+def test_numbers_of_numpy_and_whole_numbers_fit():
+    profile = get_profile("tiny", batch_size=np.int64(8), learning_rate=np.float32(0.5), weight_decay=0)
+    assert profile == get_profile("tiny", batch_size=8, learning_rate=0.5, weight_decay=0.0)
+    assert json.dumps(profile.pretraining) == json.dumps(
+        get_profile("tiny", batch_size=8, learning_rate=0.5, weight_decay=0).pretraining
+    )
 
 
 def test_unknown_field_as_argument():
