@@ -80,7 +80,7 @@ def select(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
 
 def _is_called(path: Path, word: str) -> bool:
     number = path.stem.split("_")[0]
-    same_number = word.isdigit() and number.isdigit() and int(number) == int(word)
+    same_number = word.isdecimal() and number.isdecimal() and int(number) == int(word)
     return same_number or Path(word).name in (path.name, path.stem)
 
 

@@ -139,6 +139,7 @@ def test_notebooks_are_selected_by_number_or_name_in_their_own_order(course):
     [
         (["run", "7"], "no notebook is called '7'; there are 00_good, 01_broken, 02_later"),
         (["run", "0_good"], "no notebook is called '0_good'"),
+        (["run", "²"], "no notebook is called '²'"),
         (["run", "--profile", "huge"], "unknown profile 'huge'; there are tiny, laptop, full"),
         (["fetch", "--profile", "huge"], "unknown profile 'huge'"),
         (["run", "--notebooks", "nowhere"], "there is no notebook in nowhere"),
