@@ -99,9 +99,18 @@ def _corpus_key(**inputs: Any) -> dict[str, Any]:
 
 
 def filtered_corpus(profile: Profile) -> Location:
-    """Documents that name one of the four libraries (A2, A3): the profile's own, or filtered from the raw code."""
+    """Documents that name one of the four libraries (A2, A3): the profile's own, or filtered from the raw code.
+
+    Raises `ValueError` for a filtered corpus that is neither a folder nor a Hub id.
+    """
     if profile.filtered_corpus:
-        return Location(profile.filtered_corpus)
+        place = Path(profile.filtered_corpus).expanduser()
+        if not place.is_dir() and not corpus.HUB_ID.fullmatch(profile.filtered_corpus):
+            raise ValueError(
+                f"the filtered corpus {profile.filtered_corpus!r} is no folder here and no Hub id. Set "
+                "COURSE_FILTERED_CORPUS to a folder with a data set, or to an id like owner/name or owner/name-{split}."
+            )
+        return Location(str(place) if place.is_dir() else profile.filtered_corpus)
     raw = code_corpus(profile)
 
     def build(folder: Path) -> None:
@@ -122,12 +131,15 @@ def clean_corpus(profile: Profile) -> Location:
 
     def build(folder: Path) -> None:
         held_out, train = (_cleaned(filtered.load(split)) for split in ("validation", "train"))
+        if profile.library_share < 1 and "path" not in train.column_names:  # it tells examples from library code
+            corpus.check_columns(train)
         train = mixture.sample_library(train, profile.library_share)
         together = concatenate_datasets([held_out, train])
-        unique, _ = deduplication.deduplicate(together.add_column("row", range(len(together))))
-        rows = unique["row"][:]
-        border = sum(row < len(held_out) for row in rows)
-        unique = unique.remove_columns("row")
+        row = max(together.column_names, key=len) + "_row"  # a name that no column has
+        unique, _ = deduplication.deduplicate(together.add_column(row, range(len(together))))
+        rows = unique[row][:]
+        border = sum(number < len(held_out) for number in rows)
+        unique = unique.remove_columns(row)
         _write_split(unique.select(range(border)), folder, "validation")
         _write_split(unique.select(range(border, len(unique))), folder, "train")
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -145,6 +146,47 @@ def test_a_link_that_leads_nowhere_does_no_harm(profile, own_code, tmp_path):
         return
     corpus = artifacts.code_corpus(get_profile("tiny", code_corpus=str(tmp_path / "copy")))
     assert len(corpus.load("train")) > 0
+
+
+def write_data_set(folder, **columns):
+    """Write 20 documents that every rule keeps; each column has one value, or a function of the row's number."""
+    folder.mkdir(parents=True)
+    for split, start in (("train", 0), ("validation", 10)):
+        rows = [
+            {"content": "import pandas as pd\ndef f(x):\n" + "".join(f"    a{n}_{i} = {i}\n" for i in range(12))}
+            | {name: value(n) if callable(value) else value for name, value in columns.items()}
+            for n in range(start, start + 10)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize("column", ["row", "content_row"])
+def test_a_column_of_any_name_reaches_the_clean_corpus(monkeypatch, tmp_path, column):
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
+    write_data_set(tmp_path / "data", path="a.py", **{column: lambda n: 100 + n})
+    clean = artifacts.clean_corpus(get_profile("tiny", filtered_corpus=str(tmp_path / "data")))
+    assert clean.load("train").column_names == ["content", "path", column]
+    assert clean.load("train")[column][:] == list(range(100, 110))
+    assert clean.load("validation")[column][:] == list(range(110, 120))
+
+
+def test_a_filtered_corpus_is_found_in_the_home_folder(monkeypatch, tmp_path):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    write_data_set(tmp_path / "mine")
+    found = artifacts.filtered_corpus(get_profile("tiny", filtered_corpus="~/mine"))
+    assert found.load("train").num_rows == 10
+    with pytest.raises(ValueError, match=r"filtered corpus '~/other' is no folder .* COURSE_FILTERED_CORPUS"):
+        artifacts.filtered_corpus(get_profile("tiny", filtered_corpus="~/other"))
+
+
+def test_a_filtered_corpus_without_paths_cannot_be_mixed(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
+    write_data_set(tmp_path / "data")
+    profile = get_profile("tiny", filtered_corpus=str(tmp_path / "data"))
+    assert artifacts.clean_corpus(profile).load("train").num_rows == 10
+    with pytest.raises(ValueError, match=r"lacks the columns repo_name, path"):
+        artifacts.clean_corpus(replace(profile, library_share=0.5))
 
 
 # What the data cards of the pinned corpora say: the same rows on every machine.
