@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,14 @@ class Encoder:
         """Whether this tokenizer is of the kind that tiktoken reproduces."""
         return self._tiktoken is not None
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Encode every text into an int32 array of ids.
 
         Raises ValueError for anything that is not text, and for text that holds half a surrogate pair.
         """
         if isinstance(texts, str):
             raise ValueError("encode_batch takes a list of texts, and got one text: put it into a list.")
+        texts = list(texts)
         suits = [self._suits_tiktoken(_checked(position, text)) for position, text in enumerate(texts)]
         others = iter(self._encode_with_library([text for text, fast in zip(texts, suits, strict=True) if not fast]))
         return [
@@ -94,10 +95,12 @@ def as_encoder(tokenizer: Any) -> Encoder:
 
 def _checked(position: int, text: Any) -> str:
     if not isinstance(text, str):
-        raise ValueError(
-            f"Document {position} of this batch is {type(text).__name__}, not text. "
+        remedy = (
             "Drop documents without text first: dataset.filter(lambda row: isinstance(row['content'], str))."
+            if text is None
+            else "Give each document as a str; a data set with a format gives them after dataset.with_format(None)."
         )
+        raise ValueError(f"Document {position} of this batch is {type(text).__name__}, not text. {remedy}")
     try:
         if not text.isascii():
             text.encode("utf-8")

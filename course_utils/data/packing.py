@@ -32,11 +32,14 @@ def make_chunker(
     """Return the tutorial's `tokenize(element)`, for `dataset.map(tokenize, batched=True, remove_columns=…)`.
 
     Each document becomes chunks of exactly `context_length` tokens; a shorter last one is dropped, and nothing marks
-    the end of a document. Raises ValueError for a length that is not positive or beyond the tokenizer's maximum.
+    the end of a document. Raises ValueError for a length that is not positive or beyond the tokenizer's maximum; the
+    function returned raises it for one text instead of a list (`batched=True` was forgotten).
     """
     length = _checked_length(context_length, tokenizer)
 
     def tokenize(element: dict[str, list]) -> dict[str, list]:
+        if isinstance(element[column], str):
+            raise ValueError("got one text instead of a list of them; call dataset.map(…, batched=True)")
         outputs = tokenizer(
             list(element[column]),
             truncation=True,
@@ -58,16 +61,26 @@ def pack(
     """Join the documents, `eos_id` after each of them, and cut: (full sequences (N, length), what is left over).
 
     `carry` is the left-over of an earlier call and comes first, so that any number of calls gives the same sequences as
-    one. Both arrays are int32. Raises ValueError for a length that is not positive.
+    one. Both arrays are int32. Raises ValueError for a length that is not positive, and for ids that are no int32.
     """
     length = _checked_length(length)
-    end = np.array([eos_id], dtype=np.int32)
-    pieces = [np.asarray(carry, dtype=np.int32)]
+    end = _as_ids([eos_id])
+    pieces = [_as_ids(carry)]
     for ids in token_lists:
-        pieces += (np.asarray(ids, dtype=np.int32), end)
+        pieces += (_as_ids(ids), end)
     tokens = np.concatenate(pieces)
     full = len(tokens) // length * length
     return tokens[:full].reshape(-1, length), tokens[full:]
+
+
+def _as_ids(ids: Sequence[int]) -> np.ndarray:
+    given = np.asarray(ids)
+    if given.dtype == np.int32:
+        return given
+    ids = given.astype(np.int32) if given.dtype.kind in "biuf" else None
+    if ids is None or not (ids == given).all():
+        raise ValueError(f"Token ids, the end-of-text token's too, must be whole numbers of 32 bits, not {given!r}.")
+    return ids
 
 
 def tokens_lost_by_chunking(token_counts: Sequence[int], length: int) -> int:
@@ -113,7 +126,8 @@ def pack_dataset(
     """
     encoder, path = as_encoder(tokenizer), Path(path)
     length, eos_id = _checked_length(length, encoder.tokenizer), end_of_text_id(encoder.tokenizer)
-    dtype = "uint16" if len(encoder.tokenizer) <= 2**16 else "int32"
+    largest = max(encoder.tokenizer.get_vocab().values())  # not the number of tokens: ids may have gaps
+    dtype = "uint16" if largest < 2**16 else "int32"
     schema = Features({"input_ids": List(Value(dtype), length=length)}).arrow_schema
     documents = tokens = text_bytes = 0
     left: Sequence[int] = ()
@@ -152,6 +166,7 @@ class ConstantLengthDataset(IterableDataset):
     characters), encoded, and packed with an end-of-text token after each. One pass by default; `infinite=True` starts
     again, in a new order if `shuffle` is set: documents of a map-style data set, and the sequences of each buffer. For
     a stream, shuffle the documents with `dataset.shuffle(seed=…, buffer_size=…)`; its order changes with the epoch too.
+    Every pass reads the stream from its first document, whatever state was loaded into it.
 
     Every document goes to exactly one of processes × workers (document i to shard i modulo their number), which packs
     what it gets. So a pass loses less than `seq_length` tokens per shard, counted in `tokens_dropped`. The process is
@@ -180,7 +195,7 @@ class ConstantLengthDataset(IterableDataset):
     ) -> None:
         """Check the arguments; `on_fill(characters, documents)` is called in the worker whenever a buffer is full."""
         super().__init__()
-        if num_of_sequences < 1 or chars_per_token <= 0:
+        if num_of_sequences < 1 or not chars_per_token > 0:  # nan too
             raise ValueError(
                 f"num_of_sequences must be at least 1 and chars_per_token above 0, "
                 f"not {num_of_sequences} and {chars_per_token}."
@@ -189,7 +204,7 @@ class ConstantLengthDataset(IterableDataset):
         self.encoder, self.dataset, self.column = as_encoder(tokenizer), dataset, content_field
         self.seq_length = _checked_length(seq_length, self.encoder.tokenizer)
         self.eos_id = end_of_text_id(self.encoder.tokenizer)
-        self.buffer_characters = seq_length * num_of_sequences * chars_per_token
+        self.buffer_characters = self.seq_length * num_of_sequences * chars_per_token
         self.infinite, self.shuffle, self.seed, self.on_fill = infinite, shuffle, seed, on_fill
         self.process_index, self.num_processes = _process(process_index, num_processes)
         # Shared memory: workers that persist between epochs see a new epoch, and this process sees what they dropped.

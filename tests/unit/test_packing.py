@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from tokenizers import Tokenizer, models
 from torch.utils.data import DataLoader
-from transformers import DataCollatorForLanguageModeling
+from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
 from course_utils.data.encoding import Encoder
 from course_utils.data.packing import (
@@ -78,6 +79,11 @@ def test_chunks_never_hold_the_end_of_text_and_packed_sequences_do(data, tokeniz
     assert (rows == tokenizer.eos_token_id).sum() >= len(ids) - 1
 
 
+def test_a_forgotten_batched_is_refused_where_it_would_lose_the_corpus(data, tokenizer):
+    with pytest.raises(ValueError, match="batched=True"):
+        data.map(make_chunker(tokenizer, 32), remove_columns=data.column_names)
+
+
 def test_the_tokens_lost_are_counted_as_the_lesson_shows():
     counts = [300, 100, 128]
     assert tokens_lost_by_chunking(counts, 128) == 44 + 100
@@ -107,6 +113,15 @@ def test_packing_joins_with_the_end_of_text_and_cuts():
     empty, left = pack([], 0, 4)
     assert empty.shape == (0, 4)
     assert len(left) == 0
+
+
+@pytest.mark.parametrize(
+    "ids", [np.array([2**33 + 5]), np.array([2**31 + 5], dtype=np.uint32), [2**31], [1.9], [None], ["3"]]
+)
+def test_ids_that_are_no_int32_are_refused_not_wrapped(ids):
+    for tokens, eos_id, carry in (([ids], 0, ()), ([[1]], ids[0], ()), ([[1]], 0, ids)):
+        with pytest.raises(ValueError, match="whole numbers of 32 bits"):
+            pack(tokens, eos_id, 1, carry=carry)
 
 
 @pytest.mark.parametrize("length", [0, -1, 1.5, True, "8"])
@@ -174,6 +189,21 @@ def test_a_vocabulary_beyond_65_536_is_packed_as_int32(data, tmp_path):
     packed = pack_dataset(rows, large, 4, tmp_path / "p.arrow", show_progress=False).dataset
     assert packed.features["input_ids"].feature.dtype == "int32"
     assert packed[0]["input_ids"][0] == len(large) - 1
+
+
+def test_ids_beyond_the_number_of_tokens_are_packed_whole(tmp_path):
+    model = models.WordLevel({"a": 70_000, "b": 1, "</s>": 2}, unk_token="b")
+    gaps = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), eos_token="</s>")
+    packed = pack_dataset([{"content": "a"}], gaps, 2, tmp_path / "p.arrow", show_progress=False).dataset
+    assert packed[0]["input_ids"] == [70_000, 2]
+
+
+def test_a_resumed_stream_is_packed_from_where_it_stands(data, tokenizer, ids, tmp_path):
+    stream, seen = data.to_iterable_dataset(), 3
+    list(islice(stream, seen))
+    stream.load_state_dict(stream.state_dict())
+    packed = pack_dataset(stream, tokenizer, 64, tmp_path / "p.arrow", show_progress=False)
+    assert packed.tokens == len(joined(ids[seen:], tokenizer.eos_token_id))
 
 
 @pytest.mark.parametrize(
@@ -354,11 +384,17 @@ def test_processes_come_from_torch_or_from_the_launchers_environment(data, make,
         ({"process_index": 0}, "together, or neither"),
         ({"num_of_sequences": 0}, "num_of_sequences must be at least 1"),
         ({"chars_per_token": 0}, "chars_per_token above 0"),
+        ({"chars_per_token": float("nan")}, "chars_per_token above 0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(tokenizer, data, options, message):
     with pytest.raises(ValueError, match=message):
         ConstantLengthDataset(tokenizer, data, **options)
+
+
+def test_a_length_of_few_bits_does_not_overflow(tokenizer, data):
+    small, plain = (ConstantLengthDataset(tokenizer, data, seq_length=length) for length in (np.int16(128), 128))
+    assert small.buffer_characters == plain.buffer_characters
 
 
 def test_a_missing_column_is_named(make, data):
