@@ -27,7 +27,8 @@ def batch_iterator(
     if batch_size < 1 or (limit is not None and limit < 0):
         raise ValueError(f"batch_size must be at least 1 and limit at least 0, not {batch_size} and {limit}.")
     check_column(dataset, column)
-    if hasattr(dataset, "select_columns"):
+    # Selecting forgets the place of a stream at which load_state_dict has put it; its rows do not.
+    if hasattr(dataset, "select_columns") and not getattr(dataset, "_starting_state_dict", None):
         texts_only = dataset.select_columns([column])
         if hasattr(dataset, "epoch"):
             texts_only.set_epoch(dataset.epoch)  # selecting forgets it
@@ -46,6 +47,12 @@ def check_column(dataset: Any, column: str) -> None:
     names = getattr(dataset, "column_names", None)
     if names is not None and column not in names:
         raise ValueError(f"The data has no column {column!r}, only {', '.join(names)}. Say which one holds the text.")
+
+
+def _as_list(texts: Any) -> Any:
+    if isinstance(texts, str):
+        raise ValueError(f"got the one text {texts[:40]!r}, whose letters would be read one by one; put it into a list")
+    return texts
 
 
 def base_tokenizer() -> PreTrainedTokenizerFast:
@@ -68,14 +75,13 @@ def train_code_tokenizer(
     """Train a byte-level BPE tokenizer with a padding token of its own; the same texts give the same tokenizer.
 
     `texts_iterator` yields lists of texts (see `batch_iterator`); `length`, their number, is for the progress bar.
-    Raises ValueError when the vocabulary has no room beyond the bytes, or when there was nothing to read.
+    Raises ValueError when the vocabulary has no room beyond the bytes, when there was nothing to read, or for one text.
     """
     smallest = 256 + 2  # the bytes, the end of text and the padding
     if vocab_size <= smallest:
         raise ValueError(f"vocab_size is {vocab_size}; it must exceed {smallest}: 256 bytes and 2 control tokens.")
-    tokenizer = base_tokenizer().train_new_from_iterator(
-        texts_iterator, vocab_size, length=length, new_special_tokens=[PADDING], show_progress=length is not None
-    )
+    options = {"length": length, "new_special_tokens": [PADDING], "show_progress": length is not None}
+    tokenizer = base_tokenizer().train_new_from_iterator(_as_list(texts_iterator), vocab_size, **options)
     if len(tokenizer) == smallest:
         raise ValueError("The texts held nothing to learn from. Were they empty, or a generator that was read before?")
     return _with_padding(tokenizer)
@@ -87,7 +93,7 @@ def word_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizer
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = [END_OF_TEXT, PADDING, UNKNOWN]
     trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer=trainer)
+    tokenizer.train_from_iterator(_as_list(texts), trainer=trainer)
     names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": UNKNOWN}
     return _with_padding(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names))
 
@@ -101,10 +107,12 @@ def load_tokenizer(location: Any) -> Any:
     """Load a tokenizer from a folder or a Hub id, and check that a causal language model can be trained with it."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(location))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged file makes the library raise almost anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(
-            f"There is no tokenizer at {str(location)!r}. Give a folder written by tokenizer.save_pretrained (notebook "
-            f"02 makes one) or the id of a tokenizer on the Hub. The library said: {str(error).splitlines()[0]}"
+            f"There is no tokenizer at {str(location)!r} that can be read. Give a folder written by "
+            "tokenizer.save_pretrained (notebook 02 makes one) or the id of a tokenizer on the Hub. The library said: "
+            f"{reason}"
         ) from error
     return check_tokenizer(tokenizer)
 
@@ -146,7 +154,7 @@ def single_token_ids(
 
     With `leading_space=True` every word is also tried with a space before it, as it stands in the middle of a line.
     """
-    tried = [form for word in words for form in ((word, f" {word}") if leading_space else (word,))]
+    tried = [form for word in _as_list(words) for form in ((word, f" {word}") if leading_space else (word,))]
     ids = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in tried}
     return {word: i[0] for word, i in ids.items() if len(i) == 1}, [word for word, i in ids.items() if len(i) != 1]
 
@@ -157,7 +165,7 @@ def characters_per_token(tokenizer: Any, texts: Iterable[str]) -> float:
     `texts` may be a stream: `(row["content"] for row in stream.take(500))`.
     """
     encoder, characters, tokens = Encoder(tokenizer), 0, 0
-    for text in texts:
+    for text in _as_list(texts):
         characters += len(text)
         tokens += len(encoder.encode_batch([text])[0])
     if tokens == 0:
@@ -171,7 +179,7 @@ def compare_tokenizers(tokenizers: Mapping[str, Any], texts: Iterable[str]) -> l
     Columns: tokenizer, vocabulary (entries), vocabulary_used (share of them seen here), tokens_per_document,
     characters_per_token, unknown (share of tokens), lossless (decoding gives back every text). ValueError without text.
     """
-    texts = list(texts)
+    texts = list(_as_list(texts))
     rows = []
     for name, tokenizer in tokenizers.items():
         ids = [i.tolist() for i in Encoder(tokenizer).encode_batch(texts)]

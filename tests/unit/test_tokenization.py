@@ -76,6 +76,13 @@ def test_batches_of_a_shuffled_stream_follow_its_epoch(data):
     assert orders[0] == orders[2] != orders[1]
 
 
+def test_batches_of_a_resumed_stream_go_on_where_it_stands(data, texts):
+    stream = data.to_iterable_dataset(num_shards=2)
+    list(islice(stream, 40))
+    stream.load_state_dict(stream.state_dict())
+    assert [text for batch in batch_iterator(stream, 7) for text in batch] == texts[40:]
+
+
 def test_batches_of_a_missing_column_or_size_are_refused(data):
     with pytest.raises(ValueError, match="no column 'text', only path, content"):
         next(batch_iterator(data, column="text"))
@@ -135,6 +142,14 @@ def test_a_folder_without_anything_is_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("damaged", ['{"a": 1}', "[]", "", "{no JSON", '{"added_tokens": [], "model": {"type": "X"}}'])
+def test_a_damaged_tokenizer_is_refused_with_the_librarys_reason(tokenizer, tmp_path, damaged):
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(damaged, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"that can be read.*The library said: \w+: ."):
+        load_tokenizer(tmp_path)
+
+
 def test_a_tokenizer_without_end_of_text_is_refused():
     tokenizer = base_tokenizer()
     tokenizer.eos_token = None
@@ -185,6 +200,21 @@ def test_characters_per_token_of_nothing_are_refused(tokenizer, nothing):
         characters_per_token(tokenizer, nothing)
     with pytest.raises(ValueError, match="no text to compare"):
         compare_tokenizers({"bpe": tokenizer}, nothing)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        characters_per_token,
+        single_token_ids,
+        lambda tokenizer, text: compare_tokenizers({"bpe": tokenizer}, text),
+        lambda _, text: word_tokenizer(text, 300),
+        lambda _, text: train_code_tokenizer(text, 300),
+    ],
+)
+def test_one_text_instead_of_a_list_is_refused(tokenizer, call):
+    with pytest.raises(ValueError, match="put it into a list"):
+        call(tokenizer, "import pandas as pd")
 
 
 def test_bytes_words_and_merges_compare_as_the_lesson_says(texts, tokenizer):
