@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ import datasets
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.features.features import cast_to_python_objects
 from datasets.fingerprint import get_temporary_cache_files_directory
 from tqdm.auto import tqdm
 
@@ -29,7 +30,7 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 16_000_000
 
 # A line that starts an import and names the module: first, or later in `import numpy as np, pandas`.
-_IMPORT = r"(?m)^[ \t]*(?:from[ \t]+|import[ \t]+(?:[\w.]+(?:[ \t]+as[ \t]+\w+)?[ \t]*,[ \t]*)*)(?:{modules})\b"
+_IMPORT = r"(?m)^[ \t\f\ufeff]*(?:from[ \t]+|import[ \t]+(?:[\w.]+(?:[ \t]+as[ \t]+\w+)?[ \t]*,[ \t]*)*)(?:{modules})\b"
 # Documentation shows import statements too; they mostly stand in triple-quoted strings.
 _LONG_STRING = r"""(?s)\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}"""
 
@@ -46,7 +47,9 @@ def imports_any(string: str, modules: Iterable[str]) -> bool:
     """Say whether the Python source imports one of the top-level modules, by a regular expression.
 
     It reads files that no longer parse, and much faster than `imported_modules` does. It misses an import that follows
-    another statement on its line, and is deceived by one written inside a string, unless that is triple-quoted.
+    another statement on its line, one continued after a backslash, lines that end with CR alone, and what stands
+    between two triple quotes that are themselves inside comments or strings. It is deceived by an import written inside
+    a string, unless that is triple-quoted. Empty words count for nothing.
     Raises ValueError when `modules` is empty or one string.
     """
     found = re.compile(_import_pattern(modules)).search
@@ -82,9 +85,15 @@ def filter_streaming_dataset(
 
     Memory does not depend on the length of the input. The result is memory-mapped from a temporary folder that lasts
     until Python ends; `save_to_disk` keeps it longer. Rows without content are dropped; an empty stream gives an empty
-    data set. Raises ValueError for an unknown `match`, no filters, or a data set without that column of strings.
+    data set. Raises ValueError for an unknown `match`, no filters, anything but a data set or stream with that column
+    of strings, or a stream that does not say its features and whose rows differ in columns or types.
     Source: the tutorial's function of this name, which holds every row it keeps as Python objects.
     """
+    if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
+        raise ValueError(
+            f"got {type(dataset).__name__}; give one data set or stream: one split of a DatasetDict, or "
+            "datasets.Dataset.from_list(rows)"
+        )
     matches = _matcher(filters, match)
     schema = None if dataset.features is None else dataset.features.arrow_schema
     if schema is not None:
@@ -95,8 +104,13 @@ def filter_streaming_dataset(
     try:
         with tqdm(desc="Filtering", unit=" documents", disable=not show_progress) as bar:
             kept, read = _write(tables, schema, folder / "kept.arrow", bar)
-    except BaseException:  # Ctrl-C too
+    except BaseException as error:  # Ctrl-C too
         shutil.rmtree(folder, ignore_errors=True)
+        if schema is None and isinstance(error, pa.ArrowInvalid | pa.ArrowTypeError | pa.ArrowNotImplementedError):
+            raise ValueError(
+                f"the rows of this stream differ in columns or types ({error}); say which there are: "
+                "stream.cast(datasets.Features({…}))"
+            ) from error
         raise
     share = f"{len(kept) / read:.2%} of the data kept" if read else "Nothing to keep"
     print(f"{share}: {len(kept):,} of {read:,} documents read.")
@@ -110,7 +124,7 @@ def _as_words(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _import_pattern(modules: Iterable[str]) -> str:
-    names = "|".join(map(re.escape, _as_words(modules)))
+    names = "|".join(map(re.escape, filter(None, _as_words(modules))))
     if not names:
         raise ValueError("got no module to look for; name at least one, for example ['pandas']")
     return _IMPORT.format(modules=names)
@@ -155,6 +169,8 @@ def _parquet_files(dataset: datasets.Dataset | datasets.IterableDataset) -> list
     source = getattr(dataset, "_ex_iterable", None)
     config = getattr(getattr(getattr(source, "generate_tables_fn", None), "__self__", None), "config", None)
     if type(config).__name__ != "ParquetConfig" or config.filters is not None or dataset._distributed:
+        return []
+    if dataset.epoch or dataset._starting_state_dict:  # another order, or another start
         return []
     if any(source.kwargs.get("row_groups_list", [])):
         return []
@@ -203,9 +219,35 @@ def _read_stream(
     dataset: datasets.Dataset | datasets.IterableDataset, matches: Callable[[pl.Series], pl.Series], column: str
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield the number of rows read and the table of rows to keep, for every batch of the data set."""
-    for table in dataset.with_format("arrow").iter(batch_size=_BATCH_ROWS):
+    for table in _tables(dataset):
+        place = table.schema.get_field_index(column)
+        if place >= 0 and pa.types.is_null(table.schema.types[place]):  # no row of these has content
+            table = table.set_column(place, column, table[column].cast(pa.string()))
         _check_column(table.schema, column)  # some streams know their columns only now
         yield len(table), table.filter(matches(pl.Series(table[column])).to_arrow())
+
+
+def _tables(dataset: datasets.Dataset | datasets.IterableDataset) -> Iterator[pa.Table]:
+    """Yield the rows as Arrow tables, from where a stream stands.
+
+    Changing the format makes a stream forget its epoch, and what load_state_dict did. And a stream of Python rows is
+    read by row, because `datasets` would give each row the types of its own values, and fail where one is None.
+    """
+    resumed = getattr(dataset, "_starting_state_dict", None)
+    by_row = resumed or (isinstance(dataset, datasets.IterableDataset) and not dataset._ex_iterable.iter_arrow)
+    reader = dataset if resumed else dataset.with_format(None if by_row else "arrow")
+    if hasattr(dataset, "epoch"):
+        reader.set_epoch(dataset.epoch)
+    if not by_row:
+        yield from reader.iter(batch_size=_BATCH_ROWS)
+        return
+    rows, features = iter(reader), dataset.features
+    while batch := list(islice(rows, _BATCH_ROWS)):
+        columns = {name: [row.get(name) for row in batch] for name in features or dict.fromkeys(chain(*batch))}
+        if features:
+            yield pa.table(features.encode_batch(columns), schema=features.arrow_schema)
+        else:
+            yield pa.table(cast_to_python_objects(columns, only_1d_for_numpy=True))
 
 
 def _write(
@@ -213,12 +255,14 @@ def _write(
 ) -> tuple[datasets.Dataset, int]:
     """Write the tables to the Arrow file `target` as they come; return it opened, and the number of rows read."""
     writer = pa.ipc.new_stream(str(target), schema) if schema is not None else None
-    read = 0
+    inferred, read = schema is None, 0
     try:
         for rows, table in tables:
             if writer is None:
                 schema = table.schema
                 writer = pa.ipc.new_stream(str(target), schema)
+            if inferred and set(table.column_names) != set(schema.names):
+                raise pa.ArrowInvalid(f"{table.column_names} after {schema.names}")
             if len(table):
                 writer.write_table(table.select(schema.names).cast(schema))
             read += rows

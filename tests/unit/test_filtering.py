@@ -1,4 +1,5 @@
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -62,6 +63,17 @@ def stream(folder: Path, **options) -> datasets.IterableDataset:
     return datasets.load_dataset(str(folder), split="train", streaming=True, **options)
 
 
+def at_epoch(dataset: datasets.IterableDataset, epoch: int) -> datasets.IterableDataset:
+    dataset.set_epoch(epoch)
+    return dataset
+
+
+def resumed(dataset: datasets.IterableDataset, seen: int) -> datasets.IterableDataset:
+    list(itertools.islice(dataset, seen))
+    dataset.load_state_dict(dataset.state_dict())
+    return dataset
+
+
 def tutorials_loop(dataset, keywords) -> list[dict]:
     return [row for row in dataset if any(word in row["content"] for word in keywords)]
 
@@ -89,10 +101,27 @@ def test_keyword_is_found_where_nothing_is_imported():
         "    from pandas import *",
         "try:\r\n\timport pandas\r\nexcept ImportError:\r\n\tpandas = None",
         '"""Needs pandas."""\nimport pandas',
+        "\ufeffimport pandas",
+        "x = 1\n\x0cimport pandas",
     ],
 )
 def test_import_statements_are_found(line):
     assert imports_any(line, KEYWORDS)
+    source = datasets.Dataset.from_dict({"content": [line]})
+    assert len(filter_streaming_dataset(source, KEYWORDS, match="import", show_progress=False)) == 1
+
+
+# These the docstring admits.
+@pytest.mark.parametrize("line", ["x = 1; import pandas", "import \\\n  pandas", "x = 1\rimport pandas"])
+def test_import_statements_known_to_be_missed(line):
+    assert not imports_any(line, KEYWORDS)
+    assert "pandas" in imported_modules(line)
+
+
+def test_an_empty_word_is_no_module():
+    assert not imports_any("import os", ["pandas", ""])
+    with pytest.raises(ValueError, match="no module"):
+        imports_any("import os", [""])
 
 
 @pytest.mark.parametrize(
@@ -177,6 +206,12 @@ def test_both_ways_of_reading_keep_the_same_rows(corpus, match, monkeypatch):
         lambda dataset: dataset.filter(lambda row: row["repo_name"] == "pandas"),
         lambda dataset: split_dataset_by_node(dataset, rank=1, world_size=3),
         lambda dataset: dataset.select_columns(["content"]),
+        lambda dataset: at_epoch(dataset, 3),
+        lambda dataset: at_epoch(dataset.shuffle(seed=1, buffer_size=20), 3),
+        lambda dataset: at_epoch(dataset.map(lambda row: {"n": 1}), 3),
+        lambda dataset: resumed(dataset, 100),
+        lambda dataset: resumed(dataset.shuffle(seed=1, buffer_size=1), 100),
+        lambda dataset: resumed(dataset.filter(lambda row: row["repo_name"] == "pandas"), 20),
     ],
 )
 def test_a_changed_stream_is_filtered_as_changed(small, change):
@@ -216,6 +251,48 @@ def test_a_stream_that_does_not_know_its_columns():
     assert filter_streaming_dataset(unknown, ["p29"], show_progress=False)["n"][:] == [29, *range(290, 300)]
     nothing = datasets.IterableDataset.from_generator(generate, gen_kwargs={"rows": 0})
     assert len(filter_streaming_dataset(nothing, ["p29"], show_progress=False)) == 0
+
+
+@pytest.mark.parametrize("without", [range(300), range(0, 600, 2), range(600)])
+def test_rows_without_content_are_dropped_from_a_stream_that_does_not_know_its_columns(without):
+    rows = [{"content": None if n in without else "import pandas", "n": n} for n in range(600)]
+    unknown = datasets.IterableDataset.from_generator(lambda: iter(rows))
+    kept = filter_streaming_dataset(unknown, ["pandas"], show_progress=False)
+    assert kept["n"][:] == [n for n in range(600) if n not in without]
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "kind"),
+    [
+        ({"n": None}, {"n": "MIT"}, "string"),
+        ({"n": 1}, {"n": 1.5}, "float64"),
+        ({"n": 1}, {"n": "x"}, "string"),
+        ({}, {"n": "x"}, "string"),
+        ({"n": "x"}, {}, "string"),
+    ],
+)
+@pytest.mark.parametrize("change", [256, 300])
+def test_rows_that_differ_in_kind_are_refused_until_the_stream_says_its_features(early, late, kind, change):
+    def generate():
+        yield from ({"content": "import pandas"} | (early if n < change else late) for n in range(600))
+
+    unknown = datasets.IterableDataset.from_generator(generate)
+    with pytest.raises(ValueError, match=r"differ in columns or types .*stream\.cast"):
+        filter_streaming_dataset(unknown, ["pandas"], show_progress=False)
+    features = datasets.Features({"content": datasets.Value("string"), "n": datasets.Value(kind)})
+    kept = filter_streaming_dataset(unknown.cast(features), ["pandas"], show_progress=False)
+    assert kept.features == features
+    expected = [early.get("n"), late.get("n")]
+    assert [kept[0]["n"], kept[599]["n"]] == [
+        value if value is None or kind != "string" else str(value) for value in expected
+    ]
+
+
+def test_what_is_no_data_set_is_refused_with_what_to_do():
+    source = datasets.Dataset.from_dict({"content": ["import pandas"]})
+    for wrong in (datasets.DatasetDict(train=source), source.to_list()):
+        with pytest.raises(ValueError, match="one split of a DatasetDict"):
+            filter_streaming_dataset(wrong, ["pandas"], show_progress=False)
 
 
 def test_an_empty_stream_is_no_error(tmp_path, capsys):
