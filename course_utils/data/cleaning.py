@@ -136,6 +136,17 @@ def clean(document: str | None, path: str = "", rules: Iterable[Rule] = RULES) -
     return next((Decision(False, rule.name) for rule in rules if rule.drops(seen)), Decision(True))
 
 
+def check_dataset(dataset: datasets.Dataset, column: str) -> None:
+    """Raise ValueError if this is no map-style data set with that column."""
+    if not isinstance(dataset, datasets.Dataset):
+        raise ValueError(
+            f"got {type(dataset).__name__}, and need a datasets.Dataset: one split of a DatasetDict, what "
+            "filter_streaming_dataset keeps of a stream, or datasets.Dataset.from_list(rows)"
+        )
+    if column not in dataset.column_names:
+        raise ValueError(f"no column {column!r} among {dataset.column_names}; name the text with column=")
+
+
 def clean_dataset(
     dataset: datasets.Dataset,
     rules: Iterable[Rule] = RULES,
@@ -146,10 +157,9 @@ def clean_dataset(
 ) -> tuple[datasets.Dataset, Counter[str]]:
     """Keep the documents that break no rule, in order, and count the others by reason, the most frequent first.
 
-    Raises ValueError when the data set has no text column; without a path column, rules judge the text alone.
+    Raises ValueError when this is no data set with that text column; without a path column, rules judge the text alone.
     """
-    if column not in dataset.column_names:
-        raise ValueError(f"no column {column!r} among {dataset.column_names}; name the text with column=")
+    check_dataset(dataset, column)
     rules, kept, reasons = tuple(rules), [], Counter()
     columns = [name for name in (column, path_column) if name in dataset.column_names]
     batches = dataset.select_columns(columns).with_format("arrow").iter(batch_size=_ROWS_AT_ONCE)

@@ -19,6 +19,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
+from course_utils.data.cleaning import check_dataset
+
 # Documents with fewer different words than this have no near-duplicates: two short files are alike by accident.
 MIN_WORDS = 10
 
@@ -56,7 +58,7 @@ def duplication_curve(copies: Iterable[int | str], shares: Sequence[float] = (0.
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares are {list(shares)}; each must be above 0 and at most 1, for example 0.01 for 1 %")
     held = np.cumsum(counts) / counts.sum()
-    return {share: float(held[math.ceil(share * len(counts) - 1e-9) - 1]) for share in shares}
+    return {share: float(held[max(math.ceil(share * len(counts) - 1e-9), 1) - 1]) for share in shares}
 
 
 def near_duplicates(
@@ -125,10 +127,9 @@ def deduplicate(
 ) -> tuple[datasets.Dataset, DeduplicationReport]:
     """Keep the first document of every cluster of exact or near copies, in order, and report what left.
 
-    Raises ValueError when the data set has no such column, or for a threshold outside (0, 1].
+    Raises ValueError when this is no data set with such a column, or for a threshold outside (0, 1].
     """
-    if column not in dataset.column_names:
-        raise ValueError(f"no column {column!r} among {dataset.column_names}; name the text with column=")
+    check_dataset(dataset, column)
     unique = np.unique(exact_duplicates(_texts(dataset, column)))
     once = dataset.select(unique)
     progress = tqdm(_texts(once, column), "Comparing", len(once), unit=" documents", disable=not show_progress)

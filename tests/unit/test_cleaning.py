@@ -217,3 +217,10 @@ def test_an_empty_data_set_and_a_missing_column():
     assert (len(kept), reasons, kept.column_names) == (0, {}, ["content", "path"])
     with pytest.raises(ValueError, match=r"no column 'content'.*'path'"):
         clean_dataset(datasets.Dataset.from_dict({"path": ["a"]}))
+
+
+def test_a_stream_and_a_dictionary_of_splits_are_refused_with_what_to_do():
+    source = datasets.Dataset.from_dict({"content": ["x"]})
+    for wrong in (source.to_iterable_dataset(), datasets.DatasetDict(train=source), source.to_list()):
+        with pytest.raises(ValueError, match=r"need a datasets\.Dataset: one split"):
+            clean_dataset(wrong, show_progress=False)

@@ -134,6 +134,7 @@ def test_duplication_curve_counts_files():
     assert duplication_curve(map(str, copies)) == curve
     assert duplication_curve([1] * 50) == {0.001: 0.02, 0.01: 0.02, 0.1: 0.1}
     assert duplication_curve([3, 1], shares=[1]) == {1: 1.0}
+    assert duplication_curve([1] * 9 + [91], shares=[1e-12]) == {1e-12: 0.91}
 
 
 @pytest.mark.parametrize(("copies", "shares"), [([], [0.1]), ([0, 1], [0.1]), ([1], [0]), ([1], [1.5])])
@@ -170,6 +171,12 @@ def test_deduplicate_an_empty_data_set_and_one_without_the_column():
     assert (len(kept), report.documents, report.exact, report.near) == (0, 0, 0, 0)
     with pytest.raises(ValueError, match=r"no column 'content'.*'text'"):
         deduplicate(datasets.Dataset.from_dict({"text": ["a"]}))
+
+
+def test_deduplicate_refuses_a_stream_and_says_what_to_do():
+    stream = datasets.Dataset.from_dict({"content": ["a"]}).to_iterable_dataset()
+    with pytest.raises(ValueError, match=r"got IterableDataset.*filter_streaming_dataset"):
+        deduplicate(stream, show_progress=False)
 
 
 def test_copies_of_real_files_are_counted(documents):
