@@ -32,7 +32,7 @@ USER_STYLE = re.compile(r"(^|/)(examples?|galler(y|ies)|tutorials?)/|\.doctest\.
 
 @dataclass(frozen=True)
 class Document:
-    """One file of a project, as text with LF line ends."""
+    """One file of a project, as text; Windows line ends (CRLF) have become LF."""
 
     repo_name: str
     path: str
@@ -246,9 +246,10 @@ content), `size` (bytes in UTF-8), `content`, `license` (SPDX, as the project de
 
 ## How it was made
 
-Every `.py` file of a project is a document, with LF line ends. The doctest examples in the docstrings of a library
-module are a further document, named like the module with the ending `.doctest.py`. Duplicates, empty files, generated
-files and part of the tests are kept on purpose: removing them is a lesson of the course. Files left out:
+Every `.py` file of a project is a document; Windows line ends (CRLF) have become LF. The doctest examples in the
+docstrings of a library module are a further document, named like the module with the ending `.doctest.py`.
+Duplicates, empty files, generated files and part of the tests are kept on purpose: removing them is a lesson of the
+course. Files left out:
 
 {dropped}
 
