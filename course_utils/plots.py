@@ -27,7 +27,11 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
 ) -> None:
-    """Draw named curves, each (x values, y values); `band` is (x, low, high, name), shaded behind them."""
+    """Draw named curves, each (x values, y values); `band` is (x, low, high, name), shaded behind them.
+
+    Raises `ValueError` for more curves than there are colours.
+    """
+    _check_count(len(series))
     figure, axes = _axes(x, y)
     if band is not None:
         axes.fill_between(band[0], band[1], band[2], color="0.85", label=band[3])
@@ -82,9 +86,15 @@ def _losses_figure(epochs_seen, tokens_seen, train_losses, val_losses) -> Figure
 def bars(
     values: Mapping[str, float] | Mapping[str, Mapping[str, float]], *, x: str, y: str, alt: str, form: str = "{:.3g}"
 ) -> None:
-    """Draw one bar per name, or one group of bars per name if the values are mappings; `form` labels the bars."""
+    """Draw one bar per name, or one group of bars per name if the values are mappings; `form` labels the bars.
+
+    Raises `ValueError` if there are no values, or more bars in a group than colours.
+    """
     groups = {k: v if isinstance(v, Mapping) else {"": v} for k, v in values.items()}
-    names = list(next(iter(groups.values())))
+    names = list(next(iter(groups.values()), ()))
+    if not names:
+        raise ValueError("there are no values to draw; give at least one bar.")
+    _check_count(len(names))
     figure, axes = _axes(x, y)
     width = 0.8 / len(names)
     for i, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
@@ -179,6 +189,13 @@ def parallel(steps: Sequence[str], workers: Sequence[str], *, shared: Sequence[s
             )
             axes.text(place, row, step, ha="center", va="center", fontsize=8.5)
     _show(figure, alt)
+
+
+def _check_count(count: int) -> None:
+    if count > len(COLOURS):
+        raise ValueError(
+            f"{count} series, but there are {len(COLOURS)} colours to tell them apart; draw several figures."
+        )
 
 
 def _axes(x: str, y: str, height: float = 3.4):

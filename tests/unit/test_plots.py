@@ -46,6 +46,20 @@ def test_figure_is_a_real_picture_with_alternative_text(draw):
     assert "steeply" in output.data["text/plain"]
 
 
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.lines({str(i): ([1], [2]) for i in range(8)}, x="x", y="y", alt="a"), "8 series, .* 7 colours"),
+        (lambda: plots.bars({"a": {str(i): 1 for i in range(8)}}, x="x", y="y", alt="a"), "8 series, .* 7 colours"),
+        (lambda: plots.bars({}, x="x", y="y", alt="a"), "no values"),
+        (lambda: plots.bars({"a": {}}, x="x", y="y", alt="a"), "no values"),
+    ],
+)
+def test_no_series_is_left_out(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
 @pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 def test_no_figure_without_alternative_text(draw):
     with pytest.raises(ValueError, match="alternative text"):
