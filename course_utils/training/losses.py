@@ -22,8 +22,11 @@ LossSums = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def keytoken_ids(tokenizer: Any, keywords: Iterable[str] = KEYWORDS, say: Callable[[str], None] = print) -> list[int]:
     """Return the ids of those keywords that are one token, each with and without a leading space (A12).
 
-    `say` names the others. Raises `ValueError` if no keyword is a single token, since the loss would have no weights.
+    `say` names the others. Raises `ValueError` if no keyword is a single token, since the loss would have no weights,
+    for an empty keyword, and for one string, whose letters would count as keywords.
     """
+    if isinstance(keywords, str) or "" in (keywords := list(keywords)):
+        raise ValueError(f"keywords = {keywords!r} is not allowed; give a list of words, none of them empty.")
     forms = [form for keyword in keywords for form in (keyword, f" {keyword}")]
     ids = {form: tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms}
     several = [repr(form) for form, tokens in ids.items() if len(tokens) != 1]

@@ -127,6 +127,12 @@ def test_no_single_key_token_is_refused_with_the_words(session_tokenizer):
         losses.keytoken_ids(session_tokenizer, [])
 
 
+@pytest.mark.parametrize("keywords", ["plt", "", ["plt", ""], ("",)])
+def test_a_string_and_empty_keywords_are_refused(session_tokenizer, keywords):
+    with pytest.raises(ValueError, match="is not allowed; give a list of words"):
+        losses.keytoken_ids(session_tokenizer, keywords)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
