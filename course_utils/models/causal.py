@@ -22,8 +22,16 @@ def gpt2_config(
     and switches of the library's configuration.
 
     The context goes into `n_positions`: `n_ctx`, which older tutorials set, is ignored by the library. So is
-    `reorder_and_upcast_attn`, except in its eager attention, which is therefore chosen with it.
+    `reorder_and_upcast_attn`, except in its eager attention, which is therefore chosen with it. Raises `ValueError`
+    for options that the configuration does not have, which the library would keep and ignore.
     """
+    known = GPT2Config()
+    unknown = [name for name in options if not (hasattr(known, name) or hasattr(known, f"_{name}"))]
+    if unknown:
+        raise ValueError(
+            f"GPT2Config has no option {', '.join(unknown)}; the library would ignore it. Check the name: the context "
+            "is context_length here, and scaling by block is scale_attn_by_inverse_layer_idx."
+        )
     if options.get("reorder_and_upcast_attn"):
         options["attn_implementation"] = "eager"
     return GPT2Config(
@@ -46,8 +54,9 @@ def build_causal_lm(
 
     `options` are switches of the library's configuration.
 
-    Weights depend on the profile's seed alone. Dropout is off by default: a model that sees its data about once cannot
-    learn it by heart. Raises `ValueError` if the tokenizer cannot feed the model.
+    Weights depend on the profile's seed alone: the global random states are set to it. Dropout is off by default: a
+    model that sees its data about once cannot learn it by heart. Raises `ValueError` if the tokenizer cannot feed the
+    model, and for unknown options.
     """
     special = {}
     if tokenizer is not None:

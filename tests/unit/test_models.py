@@ -22,6 +22,21 @@ def test_context_sets_the_position_table_where_n_ctx_does_not():
     assert wasted == (1024 - 128) * 768 == 688_128
 
 
+@pytest.mark.parametrize("name", ["n_ctx", "scale_attn_by_layer_idx"])
+def test_an_option_that_the_library_would_ignore_is_refused(name):
+    assert not hasattr(GPT2Config(), name)
+    with pytest.raises(ValueError, match=f"no option {name};"):
+        causal.gpt2_config(1000, 128, 2, 64, 2, **{name: True})
+
+
+def test_real_options_reach_the_configuration():
+    options = {"scale_attn_by_inverse_layer_idx": True, "attn_implementation": "eager", "tie_word_embeddings": False}
+    config = causal.gpt2_config(1000, 128, 2, 64, 2, **options)
+    assert config.scale_attn_by_inverse_layer_idx
+    assert config._attn_implementation == "eager"
+    assert not config.tie_word_embeddings
+
+
 def test_weights_depend_on_the_seed_alone():
     profile = get_profile("tiny")
     first = causal.build_causal_lm(profile)
