@@ -1,5 +1,6 @@
 """Exercises of notebook 05: weights of rows, steps of a pass, a loss and a log of your own."""
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ def _pass(rng: random.Random) -> tuple[int, int, int, int]:
 
 
 def own_loss(value: Any) -> list[str]:
-    """Say what keeps a loss from being trained with: a finite scalar, with gradients, smaller for better answers."""
+    """Say what keeps a loss from being trained with: a finite mean in nats, with gradients, smaller for better answers.
+
+    Equal logits must give about ln 20. A tolerance of 10 % leaves room for other forms, such as a focal loss.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -30,7 +34,7 @@ def own_loss(value: Any) -> list[str]:
     right = torch.nn.functional.one_hot(labels.roll(-1, 1), 20).float() * 8  # position t knows token t + 1
     random_logits = torch.randn(3, 8, 20, generator=generator)
     findings, losses = [], []
-    for logits in (right, random_logits):
+    for logits in (right, random_logits, torch.zeros(3, 8, 20)):
         logits = logits.clone().requires_grad_()
         try:
             loss = value(labels, logits)
@@ -44,12 +48,20 @@ def own_loss(value: Any) -> list[str]:
             return ["It has no gradient. Use torch functions only, and no .item(), .detach() or numpy."]
         loss.backward()
         losses.append(loss.item())
+        if logits.grad is None:
+            return ["It does not depend on the logits, so the model cannot learn from it."]
         if not logits.grad.isfinite().all():
             findings.append("Some of its gradients are not finite.")
     if losses[0] >= losses[1]:
         findings.append(
             f"Logits that name the next token get {losses[0]:.2f}, random ones {losses[1]:.2f}; the first should be "
             "smaller. Does your loss compare position t with the token at t + 1?"
+        )
+    elif abs(losses[2] / math.log(20) - 1) > 0.1:
+        findings.append(
+            f"Where all 20 tokens are equally likely, it is {losses[2]:.2f} instead of ln 20 = {math.log(20):.2f}. Is "
+            "it a mean, divided by the sum of your weights? After the last position of a row nothing follows, so the "
+            "7 positions before it count."
         )
     return findings
 
@@ -104,7 +116,8 @@ EXERCISES = (
         title="A loss of your own",
         examine=own_loss,
         hints=(
-            "Start from `token_losses(labels, logits)`, a loss for every position, and weight it as you like.",
+            "Start from `token_losses(labels, logits)[:, :-1]`, a loss for every position but the last, which has no "
+            "next token. Weight it as you like.",
             "Divide by the sum of your weights, so that an untrained model's loss stays near ln(vocabulary).",
         ),
     ),

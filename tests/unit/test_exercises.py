@@ -559,7 +559,16 @@ def test_own_corpus_with_faults(tmp_path, capsys):
 
 
 def mean_of_rows(labels, logits):
-    return token_losses(labels, logits).mean()
+    return token_losses(labels, logits)[:, :-1].mean()
+
+
+def focal(labels, logits):
+    each = token_losses(labels, logits)[:, :-1]
+    return ((1 - torch.exp(-each)) ** 2 * each).mean()
+
+
+def unrelated(labels, logits):
+    return torch.ones(3, requires_grad=True).sum() - logits.detach().abs().max() * 1e-3
 
 
 @pytest.mark.parametrize(
@@ -572,10 +581,15 @@ def mean_of_rows(labels, logits):
         (lambda labels, logits: mean_of_rows(labels, logits) / 0, "finite number"),
         (lambda labels, logits: -mean_of_rows(labels, logits), "should be smaller"),
         (lambda labels, logits: mean_of_rows(logits, labels), "raises"),
+        (lambda labels, logits: token_losses(labels, logits).sum(), r"62\.91 instead of ln 20 = 3\.00"),
+        (lambda labels, logits: token_losses(labels, logits).mean(), r"2\.62 instead of ln 20"),
+        (lambda labels, logits: -logits.mean(), "instead of ln 20"),
+        (unrelated, "does not depend on the logits"),
     ],
 )
 def test_own_loss(loss, finding, capsys):
-    assert check("05.own_loss", mean_of_rows) is True
+    for right in (mean_of_rows, focal):
+        assert check("05.own_loss", right) is True
     assert check("05.own_loss", loss) is False
     assert re.search(finding, capsys.readouterr().out.partition("What to look at")[2])
 
