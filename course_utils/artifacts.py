@@ -250,7 +250,10 @@ def pretrain(profile: Profile, stop_at: int) -> None:
 
 
 def pretrained_model(profile: Profile) -> Path:
-    """Folder of the model trained on the packed data, with tokenizer and log; goes on from a checkpoint if any (A9)."""
+    """Folder of the model trained on the packed data, with tokenizer and log; goes on from a checkpoint if any (A9).
+
+    Raises `TrainingDiverged`, and keeps nothing, if a loss or a weight is no finite number.
+    """
 
     def build(folder: Path) -> None:
         with cache.locked(run_folder(profile), "pretrained_model"):
@@ -293,9 +296,17 @@ def _model_key(profile: Profile) -> dict[str, Any]:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a model that was saved by `pretrained_model`, ready to generate."""
-    model = AutoModelForCausalLM.from_pretrained(folder).to(choose_device())
-    return causal.with_causal_loss(model).eval()
+    """Load a model that was saved by `pretrained_model`, ready to generate.
+
+    Raises `ValueError` if weights are missing: the library would fill them with random numbers.
+    """
+    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}. Save the whole model there "
+            "with model.save_pretrained(folder)."
+        )
+    return causal.with_causal_loss(model.to(choose_device())).eval()
 
 
 def training_history(profile: Profile) -> list[dict[str, float]]:

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase, Trainer
+
 from course_utils import artifacts, cache
 from course_utils.models import generation
 from course_utils.profiles import PROFILES, Profile
@@ -26,17 +28,25 @@ def curve(profile: Profile, data: pretraining.PackedData, seed: int, dropout: fl
     A finished run is not repeated.
     """
     tokenizer = artifacts.code_tokenizer(PROFILES[profile.name])
-    make = partial(pretraining.make_trainer, replace(profile, seed=seed), tokenizer, data)
+    make = partial(_trainer, replace(profile, seed=seed), tokenizer, data, dropout)
     settings = f"{profile.learning_rate:g}-{profile.batch_size}x{profile.accumulation_steps}-{profile.train_steps}"
     folder = cache.home() / "reference_runs" / f"{artifacts.run_folder(profile).name}-{settings}-{seed}"
     saved = folder.with_name(f"{folder.name}.json")
     if not saved.is_file():
-        model, history = pretraining.train(partial(make, dropout=dropout), folder)
+        model, history = pretraining.train(make, folder)
         points = pretraining.learning_curve(history, data, profile.tokens_per_step)
         result: dict[str, Any] = {key: [point[key] for point in points] for key in ("tokens", "bits_per_byte")}
         result["idioms"] = generation.hit_share(generation.score_idioms(model, tokenizer))
         saved.write_text(json.dumps(result), encoding="utf-8")
     return json.loads(saved.read_text(encoding="utf-8"))
+
+
+def _trainer(
+    profile: Profile, tokenizer: PreTrainedTokenizerBase, data: pretraining.PackedData, dropout: float, folder: Path
+) -> Trainer:
+    trainer = pretraining.make_trainer(profile, tokenizer, data, folder, dropout)
+    trainer.args.warmup_steps = profile.warmup_steps  # the tutorials' own is longer than the whole run, and stays so
+    return trainer
 
 
 def reference(profile: Profile, seeds: list[int]) -> dict:

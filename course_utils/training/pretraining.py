@@ -1,6 +1,7 @@
 """Pretraining with the library's Trainer: settings, one run that can be interrupted, and what it records."""
 
 import json
+import math
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -15,17 +16,27 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from course_utils.data.tokenization import check_tokenizer
 from course_utils.environment import Precision, choose_device, choose_precision
 from course_utils.models.causal import build_causal_lm, check_context
 from course_utils.profiles import Profile
+from course_utils.training.config import flat
 from course_utils.training.evaluation import bits_per_byte
+from course_utils.training.optimization import steps_per_pass, warmup_within
 from course_utils.training.tracking import dropped_messages
 
 HISTORY = "history.json"
+SETTINGS = "settings.json"
+# Arguments of the Trainer that change the weights; a run is not continued with others.
+_LASTING = (
+    *("learning_rate", "warmup_steps", "weight_decay", "max_steps", "seed", "data_seed"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps"),
+)
 
 
 @dataclass(frozen=True)
@@ -76,14 +87,18 @@ def tutorial_settings(profile: Profile) -> Profile:
 
 
 def training_arguments(
-    profile: Profile, output_dir: Path | str, precision: Precision | None = None
+    profile: Profile, output_dir: Path | str, precision: Precision | None = None, rows: int | None = None
 ) -> TrainingArguments:
     """Translate a profile into the Trainer's arguments: cosine schedule, evaluation and checkpoints by steps.
 
+    The warm-up is at most half of the training; where that is one pass, `rows` is the number of sequences in it.
     `data_seed` is set on its own: without it a resumed run would see another order if anything else drew random
     numbers between building the Trainer and training.
     """
     precision = precision or choose_precision()
+    steps = profile.train_steps
+    if steps == -1 and rows is not None:
+        steps = steps_per_pass(rows, profile.batch_size, accumulation_steps=profile.accumulation_steps)
     return TrainingArguments(
         output_dir=str(output_dir),
         per_device_train_batch_size=profile.batch_size,
@@ -93,12 +108,13 @@ def training_arguments(
         num_train_epochs=1,
         learning_rate=profile.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=profile.warmup_steps,
+        warmup_steps=profile.warmup_steps if steps == -1 else warmup_within(profile.warmup_steps, steps),
         weight_decay=profile.weight_decay,
         eval_strategy="steps",
         eval_steps=profile.eval_steps,
         eval_on_start=True,
         logging_steps=profile.eval_steps,
+        logging_nan_inf_filter=False,  # it would show the losses before instead of a NaN
         save_steps=profile.save_steps,
         save_total_limit=2,
         seed=profile.seed,
@@ -123,13 +139,39 @@ class StopAt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
+class StopAtNaN(TrainerCallback):
+    """Raise `TrainingDiverged` for a loss or a weight that is no finite number: neither recovers."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Look at the losses of training and evaluation, before a checkpoint is written."""
+        for name in ("loss", "eval_loss", "train_loss"):
+            if not math.isfinite((logs or {}).get(name, 0.0)):
+                self._stop(args, state, f"{name} is {logs[name]}")
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        """Look at the weights, which the last step can spoil after the last loss."""
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            self._stop(args, state, "some weights are not finite")
+
+    def _stop(self, args: TrainingArguments, state: TrainerState, what: str) -> None:
+        from course_utils.training.loop import TrainingDiverged  # which imports this module
+
+        raise TrainingDiverged(
+            f"step {state.global_step} of {state.max_steps}: {what}. The training stops here, and no model is saved. "
+            f"The learning rate {args.learning_rate:g} is probably too high: set COURSE_LEARNING_RATE lower, or "
+            "COURSE_WARMUP_STEPS higher."
+        )
+
+
 def make_trainer(
     profile: Profile, tokenizer: PreTrainedTokenizerBase, data: PackedData, output_dir: Path, dropout: float = 0.0
 ) -> Trainer:
     """Put fresh model, arguments, collator and data together; the collator copies the inputs to the labels.
 
-    Raises `ValueError` if the sequences are longer than the model's context or there are too few of them.
+    Raises `ValueError` if the sequences are longer than the model's context or there are too few of them, and for a
+    tokenizer whose padding is the end-of-text token: the collator would take both out of the labels.
     """
+    check_tokenizer(tokenizer)
     model = build_causal_lm(profile, tokenizer, dropout)
     if len(data.train) < profile.batch_size or len(data.validation) == 0:
         raise ValueError(
@@ -139,7 +181,7 @@ def make_trainer(
     check_context(model, len(data.train[0]["input_ids"]))
     return Trainer(
         model=model,
-        args=training_arguments(profile, output_dir),
+        args=training_arguments(profile, output_dir, rows=len(data.train)),
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
@@ -152,11 +194,14 @@ def train(
 ) -> tuple[PreTrainedModel, list[dict[str, float]]]:
     """Train to the end, or to `stop_at` steps, going on from the newest intact checkpoint in `run_folder`.
 
-    Returns the model and the log: one entry per evaluation and per logged training loss.
+    Returns the model and the log: one entry per evaluation and per logged training loss. Raises `TrainingDiverged`
+    when the loss is no finite number, and `ValueError` if the checkpoint was made with other settings.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     checkpoint = last_checkpoint(run_folder)
     trainer = make(run_folder)
+    _check_settings(trainer, run_folder / SETTINGS, checkpoint)
+    trainer.add_callback(StopAtNaN())
     trainer.args.eval_on_start = checkpoint is None  # a resumed run was evaluated before it stopped
     if stop_at is not None:
         trainer.add_callback(StopAt(stop_at))
@@ -164,6 +209,21 @@ def train(
     with dropped_messages("transformers.trainer", "lm_head.weight"):
         trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.model, trainer.state.log_history
+
+
+def _check_settings(trainer: Trainer, path: Path, checkpoint: str | None) -> None:
+    """Write down what a new run is made of; refuse to go on from a checkpoint with anything else."""
+    model = {k: v for k, v in trainer.model.config.to_diff_dict().items() if k != "transformers_version"}
+    now = flat(json.loads(json.dumps({name: getattr(trainer.args, name) for name in _LASTING} | {"model": model})))
+    if checkpoint is None:
+        path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8", newline="\n")
+    elif path.is_file() and (saved := json.loads(path.read_text(encoding="utf-8"))) != now:
+        names = sorted(name for name in saved.keys() | now.keys() if saved.get(name) != now.get(name))
+        changes = ", ".join(f"{name} {saved.get(name)} -> {now.get(name)}" for name in names)
+        raise ValueError(
+            f"{Path(checkpoint).name} in {path.parent} was made with other settings ({changes}). Go on with the old "
+            "ones, or give this run a folder of its own."
+        )
 
 
 def last_checkpoint(run_folder: Path) -> str | None:

@@ -12,12 +12,15 @@ import pytest
 import sklearn
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 
 from course_utils import artifacts, cache
 from course_utils.data import deduplication, documents, sources, tokenization
 from course_utils.data.documents import is_user_style
 from course_utils.data.encoding import Encoder
+from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
+from course_utils.training.loop import TrainingDiverged
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,26 @@ def test_interrupted_training_goes_on_and_a_finished_one_is_not_repeated(profile
     artifacts.pretrained_model(profile)
     artifacts.pretrain(profile, stop_at=2)
     assert "already trained" in capsys.readouterr().out
+
+
+def test_a_model_that_is_no_number_is_not_kept(profile):
+    diverging = replace(profile, learning_rate=1e9)
+    for _ in range(2):  # the second call finds nothing either
+        with pytest.raises(TrainingDiverged, match="no model is saved"):
+            artifacts.pretrained_model(diverging)
+    assert artifacts.find_pretrained(diverging) is None
+    assert not [path for path in (cache.home() / "pretrained_model").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("missing", ["transformer.h.1.mlp.c_fc.weight", "transformer.wte.weight"])
+def test_a_model_with_missing_tensors_is_refused(tmp_path, missing):
+    build_causal_lm(get_profile("tiny")).save_pretrained(tmp_path)
+    artifacts.load_model(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights[missing]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"lacks .* tensors, such as .*{missing.removeprefix('transformer.')}|lm_head"):
+        artifacts.load_model(tmp_path)
 
 
 def test_a_cache_full_of_damage_is_rebuilt_and_said(profile, capsys):

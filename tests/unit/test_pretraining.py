@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel, Trainer
 
+from course_utils.authoring import reference_runs
 from course_utils.environment import choose_precision
 from course_utils.models.causal import gpt2_config
 from course_utils.profiles import PROFILES, get_profile
 from course_utils.training import evaluation, pretraining
+from course_utils.training.loop import TrainingDiverged
 
 CONTEXT = 16
 
@@ -77,6 +79,49 @@ def test_a_torn_checkpoint_is_skipped_and_the_one_before_is_used(make, tmp_path,
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"learning_rate": 1e-2}, {"batch_size": 2}, {"train_steps": 9}, {"warmup_steps": 1}, {"model_layers": 2}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_run_does_not_go_on_with_other_settings(profile, session_tokenizer, data, make, tmp_path, changes):
+    pretraining.train(make, tmp_path, stop_at=3)
+    other = partial(pretraining.make_trainer, replace(profile, **changes), session_tokenizer, data, dropout=0.1)
+    with pytest.raises(ValueError, match=r"checkpoint-3 .* was made with other settings \(.* -> .*\)"):
+        pretraining.train(other, tmp_path)
+    assert (tmp_path / "checkpoint-3").is_dir()
+
+
+def spoil_fifth_step(trainer):
+    """Make weights infinite after a step, when every loss was finite."""
+
+    def step(optimizer, arguments, keywords):
+        if trainer.state.global_step == 4:
+            next(trainer.model.parameters()).data.fill_(math.inf)
+
+    trainer.create_optimizer()
+    trainer.optimizer.register_step_post_hook(step)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps", "stop_at", "spoil", "message"),
+    [
+        (1e9, 12, None, lambda trainer: trainer, r"step 3 of 12: (eval_)?loss is (nan|inf)\. .*learning rate 1e\+09"),
+        (1e9, 2, None, lambda trainer: trainer, "step 2 of 2: "),  # between two evaluations
+        (1e-3, 12, 5, spoil_fifth_step, "step 5 of 12: some weights are not finite"),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_the_training(
+    profile, session_tokenizer, data, tmp_path, rate, steps, stop_at, spoil, message
+):
+    profile = replace(profile, learning_rate=rate, train_steps=steps, warmup_steps=0)
+    make = partial(pretraining.make_trainer, profile, session_tokenizer, data)
+    with pytest.raises(TrainingDiverged, match=message):
+        pretraining.train(lambda folder: spoil(make(folder)), tmp_path, stop_at)
+    assert not (tmp_path / "checkpoint-6").exists()
+
+
 def test_no_checkpoint_means_start_from_the_beginning(tmp_path):
     assert pretraining.last_checkpoint(tmp_path / "nothing") is None
 
@@ -111,6 +156,22 @@ def test_schedule_ends_at_zero_and_data_seed_is_set(make, tmp_path):
     assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("steps", "warmup", "expected"), [(8, 80, 4), (12, 2, 2), (-1, 80, 10), (-1, 2, 2), (1, 1, 0)])
+def test_the_warm_up_is_at_most_half_of_the_training(
+    profile, session_tokenizer, data, tmp_path, steps, warmup, expected
+):
+    profile = replace(profile, train_steps=steps, warmup_steps=warmup)  # a pass has 80 / 4 = 20 steps
+    assert pretraining.make_trainer(profile, session_tokenizer, data, tmp_path).args.warmup_steps == expected
+
+
+def test_default_profiles_and_the_tutorials_reference_keep_their_warm_up(profile, session_tokenizer, data, tmp_path):
+    for preset in PROFILES.values():
+        assert pretraining.training_arguments(preset, tmp_path, rows=10**7).warmup_steps == preset.warmup_steps
+    trainer = reference_runs._trainer(replace(profile, warmup_steps=1000), session_tokenizer, data, 0.1, tmp_path)
+    trainer.create_optimizer_and_scheduler(12)
+    assert trainer.lr_scheduler.lr_lambdas[0](12) == pytest.approx(12 / 1000)  # still rising at the end
+
+
 def test_tutorial_settings_see_the_same_tokens():
     for name in ("tiny", "laptop"):
         ours, theirs = PROFILES[name], pretraining.tutorial_settings(PROFILES[name])
@@ -129,6 +190,12 @@ def test_too_little_data_and_too_long_sequences_are_refused(profile, session_tok
     short = replace(profile, context_length=CONTEXT - 1)
     with pytest.raises(ValueError, match=r"16 tokens do not fit: the model's context is 15"):
         pretraining.make_trainer(short, session_tokenizer, data, tmp_path)
+
+
+def test_a_tokenizer_that_pads_with_the_end_of_text_is_refused(profile, code_tokenizer, data, tmp_path):
+    code_tokenizer.pad_token = code_tokenizer.eos_token
+    with pytest.raises(ValueError, match="The padding token is the end-of-text token"):
+        pretraining.make_trainer(profile, code_tokenizer, data, tmp_path)
 
 
 def test_collator_keeps_the_end_of_text_in_the_labels_unless_it_is_the_pad_token(code_tokenizer):
