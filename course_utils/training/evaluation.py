@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.data_loader import DataLoaderStateMixin
 
 from course_utils.training.losses import IGNORED, predicted_tokens, token_losses
 
@@ -24,18 +25,22 @@ def evaluate(
     """Measure a causal language model on held-out data: every predicted token counts once (A15).
 
     Sums of losses and numbers of tokens are gathered from all processes, without the rows that Accelerate repeats to
-    fill the last batch, and divided at the end: batches of unequal length change nothing. `tokens_per_byte` (tokens
-    over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in. Raises
-    `ValueError` if there is nothing to predict.
+    fill the last batch, and divided at the end: batches of unequal length change nothing. A data loader that
+    `accelerator` did not prepare is read whole by every process, which gives the same result. `tokens_per_byte`
+    (tokens over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in.
+    Raises `ValueError` if there is nothing to predict.
     """
     was_training = model.training
     model.eval()
     total = tokens = 0.0
+    # For other loaders, Accelerate would look at one that is being read around this call, and cut their batches.
+    prepared = isinstance(dataloader, DataLoaderStateMixin)
+    gather = accelerator.gather_for_metrics if prepared else accelerator.gather
     for batch in dataloader:
-        labels = _labels(batch)
+        labels = labels_of(batch)
         logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
         sums = token_losses(labels, logits.float()).sum(1)
-        sums, counts = accelerator.gather_for_metrics((sums, predicted_tokens(labels)))  # (B,) each, of all processes
+        sums, counts = gather((sums, predicted_tokens(labels)))  # (B,) each, of all processes
         total += sums.cpu().double().sum().item()
         tokens += counts.sum().item()
     model.train(was_training)
@@ -46,8 +51,8 @@ def evaluate(
     return Evaluation(loss, perplexity(loss), bits)
 
 
-def _labels(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Labels of a batch; without any, the inputs are the labels, and padding is ignored."""
+def labels_of(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the labels of a batch or row; without any, the inputs are the labels, and padding is ignored."""
     if "labels" in batch:
         return batch["labels"]
     mask = batch.get("attention_mask")

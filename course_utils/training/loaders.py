@@ -11,9 +11,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from course_utils.environment import choose_device
+from course_utils.training.evaluation import labels_of
 from course_utils.training.losses import IGNORED
 
 Row = dict[str, torch.Tensor]
+_USED = ("input_ids", "attention_mask", "labels")
 
 
 class FilledRows(Dataset):
@@ -24,7 +26,10 @@ class FilledRows(Dataset):
     """
 
     def __init__(self, rows: Any, multiple: int) -> None:
-        """Take a map-style data set with a column `input_ids`, rows of one length."""
+        """Take a map-style data set with a column `input_ids`, rows of one length.
+
+        Columns `labels` or `attention_mask` say which tokens count; without them, all do.
+        """
         self.rows, self.multiple = rows, multiple
 
     def __len__(self) -> int:
@@ -32,15 +37,19 @@ class FilledRows(Dataset):
         return -(-len(self.rows) // self.multiple) * self.multiple
 
     def __getitem__(self, index: int) -> Row:
-        """Return one row."""
+        """Return one row; raises `IndexError` behind the last one."""
+        if index >= len(self):
+            raise IndexError(f"row {index} of {len(self)}")
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row]:
         """Return the rows of a batch, read at once, which is much faster than one by one."""
         real = [int(i) for i in indices if i < len(self.rows)]
-        read = iter(torch.as_tensor(self.rows[real or [0]]["input_ids"]).long())
-        like = torch.as_tensor(self.rows[0]["input_ids"]).long() if len(real) < len(indices) else None
-        return [_labelled(next(read)) if i < len(self.rows) else _empty(like) for i in indices]
+        batch = self.rows[real or [0]]
+        batch = {name: torch.as_tensor(batch[name]).long() for name in _USED if name in batch}
+        pairs = iter(zip(batch["input_ids"], labels_of(batch), strict=True))
+        like = batch["input_ids"][0]
+        return [_row(*next(pairs)) if i < len(self.rows) else _empty(like) for i in indices]
 
 
 class FilledStream(IterableDataset):
@@ -61,17 +70,17 @@ class FilledStream(IterableDataset):
         for row in self.stream:
             ids = row["input_ids"]
             count += 1
-            yield _labelled(ids)
+            yield _row(ids, labels_of(row))
         for _ in range(-count % self.multiple):
             yield _empty(ids)
 
 
-def _labelled(ids: torch.Tensor) -> Row:
-    return {"input_ids": ids, "labels": ids}
+def _row(ids: torch.Tensor, labels: torch.Tensor) -> Row:
+    return {"input_ids": ids, "labels": labels}
 
 
 def _empty(like: torch.Tensor) -> Row:
-    return {"input_ids": torch.zeros_like(like), "labels": torch.full_like(like, IGNORED)}
+    return _row(torch.zeros_like(like), torch.full_like(like, IGNORED))
 
 
 def create_dataloaders(

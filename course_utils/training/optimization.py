@@ -46,8 +46,12 @@ def scale_gradients(model: nn.Module, factor: torch.Tensor) -> None:
 def steps_per_pass(rows: int, batch_size: int, processes: int = 1, accumulation_steps: int = 1) -> int:
     """Return the optimizer steps of one pass over the data; a last step with fewer rows counts, too.
 
-    One step takes `batch_size` rows on each process, `accumulation_steps` times.
+    One step takes `batch_size` rows on each process, `accumulation_steps` times. Raises `ValueError` if one of these
+    numbers is below 1.
     """
+    if min(batch_size, processes, accumulation_steps) < 1:
+        given = f"{batch_size} rows x {processes} processes x {accumulation_steps} passes"
+        raise ValueError(f"a step of {given} takes no rows; each number must be at least 1.")
     return -(-rows // (batch_size * processes * accumulation_steps))
 
 

@@ -62,6 +62,17 @@ def test_unequal_batches_and_padding_change_nothing(accelerator, model, sizes):
         assert abs(of_batches - exact) > 0.01  # what the tutorials print
 
 
+def test_another_loader_that_is_being_read_cuts_no_batch(accelerator, model):
+    rows = [torch.randint(300, (32,)) for _ in range(8)]
+    plain = torch.utils.data.DataLoader([{"input_ids": ids} for ids in rows], batch_size=4)
+    expected = exact_loss(model, rows)
+    outer = accelerator.prepare(torch.utils.data.DataLoader(range(7), batch_size=4))
+    prepared = accelerator.prepare(plain)
+    for _ in outer:  # its last batch is short
+        for loader in (plain, prepared):
+            assert evaluate(model, loader, accelerator).loss == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_model_comes_back_in_its_mode_and_without_gradients(accelerator, model):
     for training in (True, False):
         model.train(training)

@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
-from course_utils.training.optimization import get_grouped_params, scale_gradients, warmup_within
+from course_utils.training.optimization import get_grouped_params, scale_gradients, steps_per_pass, warmup_within
 
 
 class ByHand(nn.Module):
@@ -78,6 +78,13 @@ def test_gradients_are_scaled_in_place_and_missing_ones_left_alone():
     scale_gradients(model, torch.tensor(0.5))
     assert torch.equal(model[0].weight.grad, before / 2)
     assert model[1].weight.grad is None
+
+
+@pytest.mark.parametrize("numbers", [(0,), (-4,), (4, 0), (4, 1, 0)])
+def test_an_optimizer_step_without_rows_is_refused(numbers):
+    assert steps_per_pass(9, 4, 1, 2) == 2
+    with pytest.raises(ValueError, match="takes no rows; each number must be at least 1"):
+        steps_per_pass(10, *numbers)
 
 
 def test_warmup_takes_at_most_half_of_a_short_run():
