@@ -205,6 +205,14 @@ def get_profile(name: str | None = None, **overrides: Any) -> Profile:
             f"unknown profile {name!r}; there are {', '.join(PROFILES)}."
             f"{_did_you_mean(name, PROFILES)} Set COURSE_PROFILE to one of them."
         )
+    return with_variables(PROFILES[name], **overrides)
+
+
+def with_variables(profile: Profile, **overrides: Any) -> Profile:
+    """Return `profile` with single values replaced by `COURSE_<FIELD>` variables and then by `overrides`.
+
+    Raises `ValueError` for an unknown variable or field, and a value that does not fit.
+    """
     known = {f.name for f in fields(Profile)} - {"name"}
     for key in overrides:
         if key not in known:
@@ -212,7 +220,7 @@ def get_profile(name: str | None = None, **overrides: Any) -> Profile:
     values = _from_environment(known) | overrides
     if "code_corpus" in values:  # what a profile has filtered already belongs to its own code
         values.setdefault("filtered_corpus", "")
-    return replace(PROFILES[name], **values)
+    return replace(profile, **values)
 
 
 def _from_environment(known: set[str]) -> dict[str, Any]:

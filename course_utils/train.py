@@ -19,7 +19,7 @@ from typing import Any, get_args
 from accelerate.utils import broadcast_object_list
 
 from course_utils import artifacts, cache
-from course_utils.profiles import PROFILES, get_profile
+from course_utils.profiles import PROFILES, Profile, get_profile, with_variables
 from course_utils.training import checkpoints, loop, tracking
 from course_utils.training.config import PRESETS, TrainConfig, flat
 
@@ -35,7 +35,8 @@ def run_training(
 
     `resume` is "no", "auto" (the newest intact checkpoint in `output`, if any) or the path of a checkpoint. Leaves
     `final/` (model and tokenizer), `checkpoints/`, the logs and the tracker's files. Raises `ValueError` if `output`
-    holds another run's checkpoints and is not to be resumed, and `OSError` if it cannot be written.
+    holds another run's checkpoints and is not to be resumed, or a `final/` without checkpoints, and `OSError` if it
+    cannot be written.
     """
     output = Path(output).expanduser()
     _check_writable(output)
@@ -108,6 +109,9 @@ def _choose_checkpoint(folder: Path, resume: str, accelerator: Any) -> Path | No
 
 
 def _find_checkpoint(folder: Path, resume: str) -> Path | None:
+    final = folder.parent / "final"
+    if final.exists() and not any(folder.glob("step-*")):  # not of a run that is to go on
+        raise ValueError(f"{final} is there already, without checkpoints; choose another --output, or move it away.")
     if resume not in ("no", "auto"):
         path = Path(resume).expanduser()
         damage = cache.damage(path)
@@ -115,14 +119,15 @@ def _find_checkpoint(folder: Path, resume: str) -> Path | None:
             raise ValueError(
                 f"--resume {resume}: {damage}. Name a folder like {folder / 'step-00000100'}, or say auto."
             )
-        others = [other for other in folder.glob("step-*") if other.name > path.name or path.parent != folder]
+        here = path.resolve().parent == folder.resolve()
+        others = [other for other in checkpoints.newest_first(folder) if other.name > path.resolve().name or not here]
         if others:
             raise ValueError(
                 f"{folder} holds other checkpoints than those before {path.name}, such as {others[0].name}. "
                 "Choose another --output to go on from an older one."
             )
         return path
-    last = checkpoints.find_last(folder)
+    last = checkpoints.find_last(folder, lambda message: print(message, file=sys.stderr))  # train_once shows that, too
     if resume == "no" and last is not None:
         raise ValueError(
             f"{folder} already holds checkpoints, the newest is {last.name}. "
@@ -138,11 +143,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         "course_utils.train",
         description="Train a code-completion model with Accelerate.",
-        epilog="Values of a profile are changed with variables, for example COURSE_LEARNING_RATE=1e-3.",
+        epilog=_profile_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--profile", choices=list(PROFILES), help="model, data and settings; default: COURSE_PROFILE")
-    which.add_argument("--preset", choices=list(PRESETS), help="the tutorials' two large models and their settings")
+    preset_help = "the tutorials' two large models and their settings, which are then the defaults"
+    which.add_argument("--preset", choices=list(PRESETS), help=preset_help)
     parser.add_argument("--output", required=True, help="folder for checkpoints, logs and the final model")
     parser.add_argument("--max-steps", type=int, help="optimizer steps of the whole training")
     parser.add_argument("--seed", type=int, help="seed of everything that is random")
@@ -151,6 +158,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         if f.name != "profile":
             _add_option(parser, f)
     return parser.parse_args(arguments)
+
+
+def _profile_help() -> str:
+    names = [f for f in fields(Profile) if f.name in PROFILES["laptop"].pretraining and f.name != "name"]
+    lines = [f"  COURSE_{f.name.upper():18} {f.metadata['text']} ({f.metadata['unit']})" for f in names]
+    return "\n".join(
+        [
+            "Values of the profile or preset are changed with variables, for example COURSE_LEARNING_RATE=1e-3:",
+            *lines,
+            "What each profile and preset has stands in course_utils/profiles.py and course_utils/training/config.py.",
+        ]
+    )
 
 
 def _add_option(parser: argparse.ArgumentParser, setting: Any) -> None:
@@ -168,7 +187,11 @@ def _add_option(parser: argparse.ArgumentParser, setting: Any) -> None:
 
 def make_config(options: argparse.Namespace) -> TrainConfig:
     """Turn the command line into settings; raises `ValueError` for values that are not allowed."""
-    config = PRESETS[options.preset] if options.preset else TrainConfig(get_profile(options.profile))
+    if options.preset:
+        preset = PRESETS[options.preset]
+        config = replace(preset, profile=with_variables(preset.profile))
+    else:
+        config = TrainConfig(get_profile(options.profile))
     given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if f.name in vars(options)}
     given = {name: value for name, value in given.items() if name != "profile"}
     if "keywords" in given:
@@ -186,6 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, ImportError, OSError, loop.TrainingDiverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; --resume auto goes on from the newest checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -5,10 +5,12 @@ not at all, and one that was altered later is noticed. What is saved is what Acc
 states, precision scaler, schedule; the position in the data and the settings stand beside it in a readable file.
 """
 
+import contextlib
+import errno
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,8 @@ def save(
 ) -> Path:
     """Write a checkpoint of everything that `accelerator` prepared, keep the newest ones, and return its folder.
 
-    All processes must call this. A run that is killed in here leaves the checkpoints before it as they were.
+    All processes must call this. A run that is killed in here leaves the checkpoints before it as they were. Raises
+    `OSError` if the disk is full.
     """
     final = folder / f"step-{position.step:08d}"
     temporary = folder / f"{final.name}.tmp"
@@ -67,16 +70,18 @@ def save(
             shutil.rmtree(left_over)
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    with tracking.dropped_messages("accelerate.utils.other", "Removed shared tensor"):  # it comes back shared
+    dropped = tracking.dropped_messages("accelerate.utils.other", "Removed shared tensor")  # it comes back shared
+    with dropped, whole_or_removed(temporary):
         accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         state = {"identity": identity.as_dict(), "position": asdict(position), "history": history}
-        (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8", newline="\n")
-        cache.seal(temporary, {"step": position.step})
+        with whole_or_removed(temporary):
+            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8", newline="\n")
+            cache.seal(temporary, {"step": position.step})
         shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         temporary.rename(final)
-        older = [path for path in _newest_first(folder) if path.name <= final.name]
+        older = [path for path in newest_first(folder) if path.name <= final.name]
         for old in older[identity.config.keep_checkpoints :]:
             shutil.rmtree(old, ignore_errors=True)  # what cannot be removed now is removed next time
     accelerator.wait_for_everyone()
@@ -85,7 +90,7 @@ def save(
 
 def find_last(folder: Path, say: Callable[[str], None] = print) -> Path | None:
     """Return the newest checkpoint in `folder` that is complete and unaltered; `say` names those that are not."""
-    for checkpoint in _newest_first(folder):
+    for checkpoint in newest_first(folder):
         damage = cache.damage(checkpoint)
         if damage is None:
             return checkpoint
@@ -96,14 +101,19 @@ def find_last(folder: Path, say: Callable[[str], None] = print) -> Path | None:
 def load(accelerator: Accelerator, checkpoint: Path, identity: Identity) -> tuple[Position, list[dict[str, float]]]:
     """Put everything prepared back into the state of `checkpoint`; return where the run stood, and its log so far.
 
-    Raises `ValueError` if the checkpoint is not there or belongs to a run with other settings; it names them.
+    Raises `ValueError` if the checkpoint is not there, is not of this loop, or belongs to a run with other settings,
+    which it names.
     """
     if not (checkpoint / STATE).is_file():
         raise ValueError(f"{checkpoint} is no checkpoint; give a folder that is named like step-00000100.")
     state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    check_same_run(checkpoint, state["identity"], identity)
+    try:
+        check_same_run(checkpoint, state["identity"], identity)
+        position, history = Position(**state["position"]), state["history"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{checkpoint / STATE} does not describe a run ({error!r}); use another checkpoint.") from None
     accelerator.load_state(str(checkpoint))
-    return Position(**state["position"]), state["history"]
+    return position, history
 
 
 def check_same_run(checkpoint: Path, saved: Mapping[str, Any], identity: Identity) -> None:
@@ -120,5 +130,20 @@ def check_same_run(checkpoint: Path, saved: Mapping[str, Any], identity: Identit
         )
 
 
-def _newest_first(folder: Path) -> list[Path]:
+@contextlib.contextmanager
+def whole_or_removed(folder: Path) -> Iterator[None]:
+    """Remove `folder` if writing into it fails; raises `OSError` with the remedy if the disk is full."""
+    try:
+        yield
+    except Exception as error:  # a full disk makes every library raise something else
+        full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder.parent).free < cache.LEAST_FREE
+        shutil.rmtree(folder, ignore_errors=True)
+        if not full:
+            raise
+        remedy = "The disk is full: free some space, then go on with --resume auto; or choose --output on another disk."
+        raise OSError(errno.ENOSPC, f"{remedy} ({error})", str(folder)) from error
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Return all finished checkpoints in `folder`, damaged ones too."""
     return sorted((p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)), reverse=True)

@@ -1,6 +1,7 @@
 """All settings of one training run of the Accelerate loop: a profile, and what only the loop knows."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -44,8 +45,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible values early, each with what is allowed."""
+        self._require("profile", isinstance(self.profile, Profile), "a Profile, such as get_profile('tiny')")
+        self._require("keywords", not isinstance(self.keywords, str), "several words, such as ('plt', 'pd')")
+        for f in fields(self):
+            if type(f.default) is int:
+                self._require(f.name, isinstance(getattr(self, f.name), int), "a whole number")
+            if type(f.default) is float:
+                self._require(f.name, isinstance(getattr(self, f.name), int | float), "a number")
         for name in ("num_workers", "shuffle_buffer", "alpha"):
-            self._require(name, getattr(self, name) >= 0, "0 or more")
+            self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more, and finite")
         for name in ("buffer_sequences", "log_steps", "keep_checkpoints"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name, kind in (("schedule", Schedule), ("precision", PrecisionChoice), ("tracker", Tracker)):

@@ -1,10 +1,13 @@
 """Checkpoints: damaged ones are skipped, foreign ones refused, old ones removed."""
 
+import math
+import signal
 from dataclasses import replace
 
 import pytest
 from runs import small_config
 
+from course_utils import artifacts, cache
 from course_utils.train import run_training
 from course_utils.training import checkpoints
 from course_utils.training.config import PRESETS, TrainConfig, describe
@@ -62,9 +65,9 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, capsys
     damaged = folder / "checkpoints" / "step-00000060" / "optimizer.bin"
     damaged.write_bytes(damaged.read_bytes()[:100])
     run_training(config, folder, resume="auto", show_progress=False)
-    said = capsys.readouterr().out
-    assert "step-00000060 is damaged (optimizer.bin has changed); it is passed over." in said
-    assert "going on from" in said
+    said = capsys.readouterr()
+    assert "step-00000060 is damaged (optimizer.bin has changed); it is passed over." in said.err
+    assert "going on from" in said.out
     assert weights(folder) == before
     assert checkpoints.find_last(folder / "checkpoints").name == "step-00000060"
 
@@ -168,6 +171,56 @@ def test_the_log_of_a_resumed_run_is_that_of_an_undisturbed_one(tmp_path):
     assert len(losses[0]) == 2
 
 
+def test_a_checkpoint_is_named_by_a_relative_or_absolute_path(finished, monkeypatch):
+    folder, config = finished
+    newest = folder / "checkpoints" / "step-00000060"
+    (newest.parent / "step-00000070.tmp").mkdir()  # of a run that was killed; no checkpoint
+    monkeypatch.chdir(folder.parent)
+    for output, resume in ((folder.name, newest), (folder, newest.relative_to(folder.parent))):
+        assert run_training(config, output, resume=str(resume), show_progress=False).steps == 60
+
+
+@pytest.mark.parametrize("resume", ["no", "auto"])
+def test_a_final_folder_without_checkpoints_is_not_written_over(tmp_path, resume):
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="final is there already, without checkpoints; choose another --output"):
+        run_training(small_config({"train_steps": 2}), tmp_path, resume=resume, show_progress=False)
+    assert (tmp_path / "final" / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"identity": {}}', "null"])
+def test_a_state_that_describes_no_run_is_refused(finished, content):
+    folder, config = finished
+    checkpoint = folder / "checkpoints" / "step-00000060"
+    (checkpoint / "run.json").write_text(content)
+    identity = checkpoints.Identity(config, 1, "cpu", "fp32", "data")
+    with pytest.raises(ValueError, match=r"run.json does not describe a run .*; use another checkpoint"):
+        checkpoints.load(None, checkpoint, identity)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch, full):
+    """Instead of a full disk there is a limit on the size of files: the write fails inside the library there, too."""
+    resource = pytest.importorskip("resource", reason="limits on files are Unix's")
+    message = "File too large"
+    if full:
+        monkeypatch.setattr(cache, "LEAST_FREE", 1 << 62)
+        message = "The disk is full: free some space, then go on with --resume auto"
+    config = small_config({"train_steps": 2})
+    artifacts.packed_data(config.profile)
+    before, usual = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(Exception, match=message) as error:
+            run_training(config, tmp_path, show_progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, usual)
+    assert (type(error.value) is OSError) == full
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 def test_presets_are_the_tutorials_settings():
     large, small = PRESETS["codeparrot"].profile, PRESETS["codeparrot-small"].profile
     for field, expected in {
@@ -194,6 +247,11 @@ def test_presets_are_the_tutorials_settings():
         ({"precision": "int8"}, "one of auto, fp32, bf16, fp16"),
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"alpha": -1.0}, "alpha = -1.0 is not allowed; it must be 0 or more"),
+        ({"alpha": math.inf}, "alpha = inf is not allowed; it must be 0 or more, and finite"),
+        ({"alpha": "1"}, "alpha = '1' is not allowed; it must be a number"),
+        ({"num_workers": 1.5}, "num_workers = 1.5 is not allowed; it must be a whole number"),
+        ({"profile": "tiny"}, "profile = 'tiny' is not allowed; it must be a Profile, such as get_profile"),
+        ({"keywords": "plt"}, "keywords = 'plt' is not allowed; it must be several words"),
         ({"keep_checkpoints": 0}, "keep_checkpoints = 0"),
         ({"max_grad_norm": 0.0}, "max_grad_norm = 0.0"),
         ({"profile": replace(small_config().profile, train_steps=-1), "stream": True}, "a stream has no known length"),

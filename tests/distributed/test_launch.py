@@ -1,5 +1,6 @@
 """The script as users start it: accelerate launch, torchrun on two processes, notebook_launcher; and its errors."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from course_utils import train
 from course_utils.training import loop
-from course_utils.training.config import PRESETS
+from course_utils.training.config import PRESETS, flat
 
 SCRIPTS = Path(sys.executable).parent
 SMALL_MODEL = {
@@ -139,6 +140,37 @@ def test_settings_come_from_the_command_line():
     assert config.dropout == PRESETS["codeparrot-small"].dropout
     with pytest.raises(SystemExit):
         train.parse_arguments(["--output", "x", "--tracker", "visdom"])
+
+
+def test_variables_change_the_values_of_a_preset(monkeypatch):
+    monkeypatch.setenv("COURSE_BATCH_SIZE", "3")
+    options = train.parse_arguments(["--preset", "codeparrot-small", "--output", "x"])
+    profile = train.make_config(options).profile
+    assert (profile.batch_size, profile.learning_rate, profile.name) == (3, 5e-4, "codeparrot-small")
+    monkeypatch.setenv("COURSE_BATCH_SIZES", "3")
+    with pytest.raises(ValueError, match="Did you mean COURSE_BATCH_SIZE"):
+        train.make_config(options)
+
+
+def test_the_help_names_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        train.parse_arguments(["--help"])
+    text = capsys.readouterr().out
+    for name, value in flat(PRESETS["codeparrot"].as_dict()).items():
+        wanted = f"COURSE_{name[8:].upper()} " if name.startswith("profile.") else f"--{name.replace('_', '-')}"
+        assert wanted in text or value == "codeparrot"
+
+
+def test_an_interrupted_script_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run_training", interrupt)
+    code = None
+    with contextlib.suppress(KeyboardInterrupt):  # one that came through would end all tests
+        code = train.main(["--profile", "tiny", "--output", str(tmp_path)])
+    assert code == 130
+    assert capsys.readouterr().err == "interrupted; --resume auto goes on from the newest checkpoint\n"
 
 
 def test_fp16_on_a_processor_is_refused_rather_than_ignored(tmp_path):
