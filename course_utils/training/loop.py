@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, ProjectConfiguration, set_seed
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from course_utils.data.packing import ConstantLengthDataset
 from course_utils.environment import Precision, choose_device, choose_precision
-from course_utils.models.causal import build_causal_lm
+from course_utils.models.causal import build_causal_lm, check_context
 from course_utils.training import checkpoints, tracking
 from course_utils.training.checkpoints import Position
 from course_utils.training.config import TrainConfig
@@ -88,11 +89,13 @@ class Summary:
 def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerator, Precision]:
     """Make the accelerator for a run, and return it with the number format it uses and why.
 
-    Raises `ValueError` or `ImportError` for a tracker that cannot be used.
+    Raises `ValueError` or `ImportError` for a tracker that cannot be used, and `ValueError` for another number format
+    than that of a run whose log is open.
     """
     tracking.check_tracker(config.tracker)
     device = choose_device()
     precision = _precision(config, device)
+    _forget_other_precision(precision)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=precision.mixed_precision,
@@ -112,13 +115,26 @@ def _precision(config: TrainConfig, device: torch.device) -> Precision:
     return Precision(config.precision, "asked for")
 
 
+def _forget_other_precision(precision: Precision) -> None:
+    """Let another run of this process have another number format: Accelerate keeps the first one's."""
+    if not AcceleratorState._shared_state or AcceleratorState().mixed_precision == precision.mixed_precision:
+        return
+    if tracking.is_open():
+        raise ValueError(
+            f"a run with mixed precision {AcceleratorState().mixed_precision} is still open, so none with "
+            f"{precision.name} can start. Call tracking.finish_logging() first, or restart the kernel."
+        )
+    AcceleratorState._reset_state()
+
+
 def prepare(
     config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: PackedData, accelerator: Accelerator,
     precision: Precision,
 ) -> Run:  # fmt: skip
     """Build model, optimizer, schedule and loaders from the settings, and let Accelerate prepare them.
 
-    The schedule is not prepared: Accelerate would advance it once per process, and it counts optimizer steps.
+    The schedule is not prepared: Accelerate would advance it once per process, and it counts optimizer steps. Raises
+    `ValueError` for too few rows, and for rows that are longer than the model's context.
     """
     profile = config.profile
     model = build_model(config, tokenizer)
@@ -132,6 +148,8 @@ def prepare(
         num_workers=config.num_workers,
         seed=profile.seed,
     )
+    for rows in (data.validation,) if config.stream else (data.train, data.validation):
+        check_context(model, len(rows[0]["input_ids"]))
     total_steps = profile.train_steps
     if total_steps == -1:  # one pass; a stream without a number of steps was refused with the settings
         per_step = (profile.batch_size, accelerator.num_processes, profile.accumulation_steps)
@@ -218,10 +236,12 @@ def optimizer_steps(run: Run) -> Iterator[StepResult]:
     profile = run.config.profile
     # A constant near the final divisor keeps the numbers small, which fp16 needs.
     rough = profile.batch_size * (profile.context_length - 1 if run.loss_sums is causal_loss_sums else 1)
-    undo = rough * accelerator.num_processes * accelerator.gradient_accumulation_steps  # what the means divided by
+    undo = rough * accelerator.num_processes * profile.accumulation_steps  # what the means divided by
     sums = torch.zeros(3, device=accelerator.device)  # losses, weights, tokens of this process
     model.train()
     for batch in batches(run.train_loader, run.position, run.config.infinite):
+        # All accelerators of a process share this number: one that was made meanwhile has changed it.
+        accelerator.gradient_accumulation_steps = profile.accumulation_steps
         with accelerator.accumulate(model):
             labels = batch["labels"]
             logits = model(input_ids=batch["input_ids"]).logits  # (B, T, V)
@@ -379,8 +399,9 @@ def save_final(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Pa
         shutil.rmtree(temporary, ignore_errors=True)
         model = run.accelerator.unwrap_model(run.model)
         model.config.use_cache = True
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        with checkpoints.whole_or_removed(temporary):
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
     run.accelerator.wait_for_everyone()

@@ -92,6 +92,11 @@ def current_run() -> Run:
     return _current
 
 
+def is_open() -> bool:
+    """Say whether a log is open, which a run has from its beginning to its end."""
+    return _current is not None
+
+
 def finish_logging() -> None:
     """Close the log file and the tracker; does nothing if none is open."""
     global _current

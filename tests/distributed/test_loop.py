@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 from runs import SMALL, small_config
 from torch.nn import functional as F
 
 from course_utils import artifacts
-from course_utils.train import run_training
+from course_utils.train import run_training, train_once
 from course_utils.training import checkpoints, loop, losses, tracking
+from course_utils.training.loaders import FilledRows, FilledStream
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,62 @@ def test_accumulated_micro_batches_give_the_gradients_of_one_large_batch(tmp_pat
     for ours, theirs in zip(small[0], large[0], strict=True):
         # fp32 sums in another order; later steps start from weights that differ by as much
         assert torch.linalg.norm(ours - theirs) < 2e-4 * torch.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_accelerator_does_not_change_the_accumulation_of_a_run(tmp_path, number):
+    run = prepared(small_config({"accumulation_steps": 4}), tmp_path)
+    Accelerator(cpu=True, gradient_accumulation_steps=number)
+    steps = loop.optimizer_steps(run)
+    assert next(steps).tokens == 4 * 4 * 32
+    Accelerator(cpu=True, gradient_accumulation_steps=number)
+    assert next(steps).tokens == 4 * 4 * 32
+
+
+def test_another_precision_in_one_process(tmp_path):
+    loop.make_accelerator(small_config(precision="bf16"), tmp_path)
+    run = prepared(small_config(precision="fp32"), tmp_path)
+    assert run.accelerator.mixed_precision == "no"
+    assert next(loop.optimizer_steps(run)).tokens == 4 * 32
+    with pytest.raises(ValueError, match=r"mixed precision no is still open, so none with bf16 can start. Call track"):
+        loop.make_accelerator(small_config(precision="bf16"), tmp_path)
+
+
+def test_rows_longer_than_the_context_are_refused(tmp_path):
+    config = small_config()
+    accelerator, precision = loop.make_accelerator(config, tmp_path)
+    data = artifacts.packed_data(replace(SMALL, context_length=64))
+    with pytest.raises(ValueError, match=r"sequences of 64 tokens do not fit: the model's context is 32"):
+        loop.prepare(config, artifacts.code_tokenizer(SMALL), data, accelerator, precision)
+
+
+def test_labels_and_padding_of_the_rows_are_kept_and_the_rows_end():
+    columns = {"input_ids": [[1, 2, 3, 0]] * 3, "labels": [[1, 2, 3, -100]] * 3, "attention_mask": [[1, 1, 0, 0]] * 3}
+    for used, expected in (
+        ("labels", [1, 2, 3, -100]),
+        ("attention_mask", [1, 2, -100, -100]),
+        ("input_ids", [1, 2, 3, 0]),
+    ):
+        rows = Dataset.from_dict({name: columns[name] for name in {"input_ids", used}})
+        filled = [row["labels"].tolist() for row in FilledRows(rows, 4)]
+        assert filled == [expected] * 3 + [[-100] * 4]
+        stream = FilledStream(rows.with_format("torch").to_iterable_dataset(), 4)
+        assert [row["labels"].tolist() for row in stream] == filled
+    with pytest.raises(IndexError):
+        FilledRows(rows, 4)[4]
+
+
+def test_train_once_says_that_a_checkpoint_is_damaged(tmp_path, monkeypatch, capsys):
+    config = small_config({"train_steps": 4, "eval_steps": 2, "save_steps": 2})
+    artifacts.packed_data(config.profile)
+    monkeypatch.setattr(artifacts, "loop_folder", lambda *_: tmp_path / "run")
+    train_once(config)
+    (tmp_path / "run" / "checkpoints" / "step-00000004" / "optimizer.bin").write_bytes(b"")
+    capsys.readouterr()
+    train_once(config)
+    said = capsys.readouterr()
+    assert "step-00000004 is damaged (optimizer.bin has changed); it is passed over." in said.err
+    assert said.out == ""
 
 
 def test_an_incomplete_last_window_of_unequal_padded_batches_is_one_large_batch_too(tmp_path):
