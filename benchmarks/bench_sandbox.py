@@ -8,7 +8,7 @@ import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from course_utils.evaluation.sandbox import Level, _cores, probe, run_problem, run_problems
+from course_utils.sandbox.running import Level, _cores, probe, run_problem, run_problems
 
 TARGETS = {}
 TIME_LIMIT = 30.0

@@ -26,7 +26,6 @@ from course_utils.data import (
     encoding,
     filtering,
     licenses,
-    mixture,
     packing,
     paraphrases,
     sources,
@@ -36,7 +35,7 @@ from course_utils.data.corpus import Location
 from course_utils.environment import choose_device, choose_precision
 from course_utils.models import causal, encoder
 from course_utils.profiles import PROFILES, Profile
-from course_utils.training import checkpoints, evaluation, loaders, loop, losses, optimization, pretraining
+from course_utils.training import checkpoints, heldout, loaders, loop, losses, optimization, pretraining
 
 REPORT = "report.json"
 PACKED = "sequences.arrow"
@@ -133,7 +132,7 @@ def clean_corpus(profile: Profile) -> Location:
         held_out, train = (_cleaned(filtered.load(split)) for split in ("validation", "train"))
         if profile.library_share < 1 and "path" not in train.column_names:  # it tells examples from library code
             corpus.check_columns(train)
-        train = mixture.sample_library(train, profile.library_share)
+        train = cleaning.sample_library(train, profile.library_share)
         together = concatenate_datasets([held_out, train])
         row = max(together.column_names, key=len) + "_row"  # a name that no column has
         unique, _ = deduplication.deduplicate(together.add_column(row, range(len(together))))
@@ -146,7 +145,7 @@ def clean_corpus(profile: Profile) -> Location:
     key = {
         "from": _identity(filtered),
         "library_share": profile.library_share,
-        "code": cache.code_fingerprint(cleaning, deduplication, mixture, documents),
+        "code": cache.code_fingerprint(cleaning, deduplication, documents),
         **cache.library_versions("datasets"),
     }
     return Location(str(cache.build_once("clean_corpus", key, build).path))
@@ -154,7 +153,7 @@ def clean_corpus(profile: Profile) -> Location:
 
 def _cleaned(dataset: Dataset) -> Dataset:
     unique, _ = deduplication.deduplicate(dataset)
-    return cleaning.clean_dataset(unique, mixture.TRAINING_RULES)[0]
+    return cleaning.clean_dataset(unique, cleaning.TRAINING_RULES)[0]
 
 
 def code_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
@@ -234,7 +233,7 @@ def run_folder(profile: Profile) -> Path:
 
 def loop_folder(profile: Profile, settings: Mapping[str, Any]) -> Path:
     """Where a run of the Accelerate loop with these settings lives: named after them, the data, the code, versions."""
-    code = cache.code_fingerprint(loop, losses, optimization, loaders, evaluation, checkpoints)
+    code = cache.code_fingerprint(loop, losses, optimization, loaders, heldout, checkpoints)
     key = _model_key(profile) | {"settings": settings, "loop": code}
     return cache.home() / "runs" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 

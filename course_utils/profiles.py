@@ -6,6 +6,7 @@ learner on a laptop and a learner on a GPU run the same cells.
 
 import difflib
 import math
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -16,21 +17,43 @@ from typing import Any
 OTHER_VARIABLES = frozenset({"COURSE_PROFILE", "COURSE_HOME", "COURSE_SOURCE", "COURSE_SANDBOX"})
 
 
-# What a field may hold, by the type of its default.
-_TYPES = {
-    bool: (bool, "True or False"),
-    int: (Integral, "a whole number"),
-    float: (Real, "a finite number"),
-    str: (str, "text"),
-}
-
 # Fields that no pretrained model depends on.
 _LATER = ("pairs", "sentences", "encoder", "finetune_", "score_", "story_", "push_to_hub")
 
 
-def setting(default: Any, unit: str, text: str) -> Any:
-    """Make a dataclass field that carries its unit and a sentence."""
-    return field(default=default, metadata={"unit": unit, "text": text})
+def setting(default: Any, unit: str, text: str, **bounds: Any) -> Any:
+    """Make a dataclass field that carries its unit, a sentence, and its bounds: `least`, `most`, `above`, `choices`."""
+    return field(default=default, metadata={"unit": unit, "text": text, **bounds})
+
+
+def check_settings(settings: Any, remedy: str = "") -> None:
+    """Raise `ValueError` for the first field made by `setting` whose value has another type or is out of bounds."""
+    for f in fields(settings):
+        value, kind = getattr(settings, f.name), type(f.default)
+        allowed = _allowed(value, kind, f.metadata)
+        if allowed:
+            raise ValueError(f"{f.name} = {value!r} is not allowed; it must be {allowed}. {remedy}".rstrip())
+        if kind in (int, float) and type(value) not in (int, float):  # a number of numpy, which JSON refuses
+            object.__setattr__(settings, f.name, kind(value))
+
+
+def _allowed(value: Any, kind: type, bounds: Mapping[str, Any]) -> str:
+    """Return what the value must be, in words; nothing if it is fine."""
+    number, words = {bool: (bool, "True or False"), int: (Integral, "a whole number"), float: (Real, "a number")}.get(
+        kind, (kind, f"of type {kind.__name__}")
+    )
+    if not isinstance(value, number) or (kind is not bool and isinstance(value, bool)):
+        return words
+    if kind is float and not math.isfinite(value):
+        return "finite"
+    if "choices" in bounds and value not in bounds["choices"]:
+        return f"one of {', '.join(map(str, bounds['choices']))}"
+    tests = {"least": operator.ge, "above": operator.gt, "most": operator.le, "below": operator.lt}
+    names = {"least": "at least", "above": "greater than", "most": "at most", "below": "less than"}
+    limits = [name for name in tests if name in bounds]
+    if all(tests[name](value, bounds[name]) for name in limits):
+        return ""
+    return " and ".join(f"{names[name]} {bounds[name]}" for name in limits)
 
 
 @dataclass(frozen=True)
@@ -44,70 +67,57 @@ class Profile:
     code_corpus: str = setting("pinned", "location", "Raw code: pinned, a folder, a data set or a Hub id.")
     filtered_corpus: str = setting("", "location", "Already filtered code; empty: notebook 01 builds it.")
     small_sources: bool = setting(False, "-", "Fetch only the small source distributions of the manifest.")
-    corpus_bytes: int = setting(0, "bytes", "Cap on the raw text; 0 takes everything.")
-    sample_documents: int = setting(1_000_000, "documents", "Most documents that a notebook looks at itself.")
-    library_share: float = setting(1.0, "share", "Share of library files (not examples) kept for training.")
-    vocab_size: int = setting(8192, "tokens", "Size of the tokenizer's vocabulary.")
-    context_length: int = setting(128, "tokens", "Longest input of the model.")
-    model_layers: int = setting(4, "blocks", "Transformer blocks.")
-    model_width: int = setting(256, "dimensions", "Size of a token's vector.")
-    model_heads: int = setting(4, "heads", "Attention heads per block.")
-    batch_size: int = setting(16, "sequences", "Sequences per device and forward pass.")
-    accumulation_steps: int = setting(1, "passes", "Forward passes per optimizer step.")
-    train_steps: int = setting(1000, "optimizer steps", "Length of the training; -1 is one pass over the data.")
-    warmup_steps: int = setting(100, "optimizer steps", "Steps in which the learning rate rises.")
-    learning_rate: float = setting(1e-3, "-", "Peak learning rate.")
-    weight_decay: float = setting(0.1, "-", "Decay of the weight matrices.")
-    eval_steps: int = setting(100, "optimizer steps", "Distance between two evaluations.")
-    save_steps: int = setting(100, "optimizer steps", "Distance between two checkpoints.")
-    eval_sequences: int = setting(500, "sequences", "Held-out sequences per evaluation.")
-    seed: int = setting(1, "-", "Seed of everything that is random.")
+    corpus_bytes: int = setting(0, "bytes", "Cap on the raw text; 0 takes everything.", least=0)
+    sample_documents: int = setting(1_000_000, "documents", "Most documents that a notebook looks at itself.", least=1)
+    library_share: float = setting(
+        1.0, "share", "Share of library files (not examples) kept for training.", least=0, most=1
+    )
+    vocab_size: int = setting(8192, "tokens", "Size of the tokenizer's vocabulary.", least=260)
+    context_length: int = setting(128, "tokens", "Longest input of the model.", least=2)
+    model_layers: int = setting(4, "blocks", "Transformer blocks.", least=1)
+    model_width: int = setting(256, "dimensions", "Size of a token's vector.", least=1)
+    model_heads: int = setting(4, "heads", "Attention heads per block.", least=1)
+    batch_size: int = setting(16, "sequences", "Sequences per device and forward pass.", least=1)
+    accumulation_steps: int = setting(1, "passes", "Forward passes per optimizer step.", least=1)
+    train_steps: int = setting(
+        1000, "optimizer steps", "Length of the training; -1 is one pass over the data.", least=-1
+    )
+    warmup_steps: int = setting(100, "optimizer steps", "Steps in which the learning rate rises.", least=0)
+    learning_rate: float = setting(1e-3, "-", "Peak learning rate.", above=0)
+    weight_decay: float = setting(0.1, "-", "Decay of the weight matrices.", least=0)
+    eval_steps: int = setting(100, "optimizer steps", "Distance between two evaluations.", least=1)
+    save_steps: int = setting(100, "optimizer steps", "Distance between two checkpoints.", least=1)
+    eval_sequences: int = setting(500, "sequences", "Held-out sequences per evaluation.", least=1)
+    seed: int = setting(1, "-", "Seed of everything that is random.", least=0)
     pairs: str = setting("course-pairs", "location", "Sentence pairs: course-pairs, a folder or a Hub id.")
     sentences: str = setting("course-sentences", "location", "Labelled sentences: as for the pairs.")
     encoder: str = setting("course", "location", "Model to fine-tune: course, scratch, a folder or a Hub id.")
-    finetune_epochs: int = setting(5, "epochs", "Passes over the pairs, each in both orders.")
-    finetune_rate: float = setting(1e-4, "-", "Peak learning rate of the fine-tuning.")
-    finetune_batch: int = setting(16, "pairs", "Pairs per device and step of the fine-tuning.")
-    finetune_dropout: float = setting(0.0, "share", "Values set to 0 while fine-tuning.")
-    finetune_pairs: int = setting(0, "pairs", "Most pairs to train on; 0 takes all.")
-    finetune_seeds: int = setting(3, "runs", "Fine-tunings with different seeds.")
-    score_documents: int = setting(150, "documents", "Held-out documents that notebook 07 measures the model on.")
-    score_problems: int = setting(0, "problems", "Most programming problems; 0 takes all.")
-    score_candidates: int = setting(20, "candidates", "Programs that the model writes for each problem.")
-    score_files: int = setting(60, "files", "Files that bugs are planted into.")
-    story_epochs: int = setting(12, "epochs", "Passes over the stories in notebook 08.")
+    finetune_epochs: int = setting(5, "epochs", "Passes over the pairs, each in both orders.", least=1)
+    finetune_rate: float = setting(1e-4, "-", "Peak learning rate of the fine-tuning.", above=0)
+    finetune_batch: int = setting(16, "pairs", "Pairs per device and step of the fine-tuning.", least=1)
+    finetune_dropout: float = setting(0.0, "share", "Values set to 0 while fine-tuning.", least=0, most=1)
+    finetune_pairs: int = setting(0, "pairs", "Most pairs to train on; 0 takes all.", least=0)
+    finetune_seeds: int = setting(3, "runs", "Fine-tunings with different seeds.", least=1)
+    score_documents: int = setting(
+        150, "documents", "Held-out documents that notebook 07 measures the model on.", least=1
+    )
+    score_problems: int = setting(0, "problems", "Most programming problems; 0 takes all.", least=0)
+    score_candidates: int = setting(20, "candidates", "Programs that the model writes for each problem.", least=1)
+    score_files: int = setting(60, "files", "Files that bugs are planted into.", least=1)
+    story_epochs: int = setting(12, "epochs", "Passes over the stories in notebook 08.", least=1)
     push_to_hub: bool = setting(False, "-", "Push models to the Hub (needs a login).")
 
     def __post_init__(self) -> None:
         """Refuse impossible values early, each with its remedy."""
-        for f in fields(self):
-            self._check_type(f.name, type(f.default))
-        at_least_one = (
-            *("vocab_size", "model_layers", "model_width", "model_heads", "batch_size"),
-            *("sample_documents", "accumulation_steps", "eval_steps", "save_steps", "eval_sequences"),
-            *("finetune_epochs", "finetune_batch", "finetune_seeds", "story_epochs"),
-            *("score_documents", "score_candidates", "score_files"),
-        )
-        for name in at_least_one:
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("corpus_bytes", "warmup_steps", "weight_decay", "seed", "finetune_pairs", "score_problems"):
-            _require(self, name, getattr(self, name) >= 0, "0 or more")
-        _require(self, "vocab_size", self.vocab_size >= 260, "at least 260 (256 bytes and the special tokens)")
-        _require(self, "context_length", self.context_length >= 2, "at least 2 (a token and the next one)")
-        for name in ("library_share", "finetune_dropout"):
-            _require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        for name in ("learning_rate", "finetune_rate"):
-            _require(self, name, getattr(self, name) > 0, "greater than 0")
-        _require(self, "train_steps", self.train_steps == -1 or self.train_steps >= 1, "at least 1, or -1 for one pass")
-        _require(self, "save_steps", self.save_steps % self.eval_steps == 0, "a multiple of eval_steps")
-        _require(self, "model_width", self.model_width % self.model_heads == 0, "a multiple of model_heads")
-
-    def _check_type(self, name: str, kind: type) -> None:
-        value, (accepted, allowed) = getattr(self, name), _TYPES[kind]
-        ok = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
-        _require(self, name, ok and (kind is not float or -math.inf < value < math.inf), allowed)
-        if not isinstance(value, int | float | str):  # a number of numpy, which JSON and so the cache's keys refuse
-            object.__setattr__(self, name, kind(value))
+        check_settings(self, f"Change it, or unset its COURSE_ variable to get the value of the profile {self.name}.")
+        rules = {
+            "train_steps must be at least 1, or -1 for one pass over the data": self.train_steps != 0,
+            "save_steps must be a multiple of eval_steps": self.save_steps % self.eval_steps == 0,
+            "model_width must be a multiple of model_heads": self.model_width % self.model_heads == 0,
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                raise ValueError(f"profile {self.name!r}: {rule}. Change the COURSE_ variable that sets it.")
 
     @property
     def pretraining(self) -> dict[str, Any]:
@@ -118,14 +128,6 @@ class Profile:
     def tokens_per_step(self) -> int:
         """Tokens that one optimizer step on one device sees."""
         return self.batch_size * self.accumulation_steps * self.context_length
-
-
-def _require(profile: Profile, name: str, ok: bool, allowed: str) -> None:
-    if not ok:
-        raise ValueError(
-            f"profile {profile.name!r}: {name} = {getattr(profile, name)!r} is not allowed; it must be {allowed}. "
-            f"Change it, or unset COURSE_{name.upper()} to get the profile's own value."
-        )
 
 
 PROFILES: Mapping[str, Profile] = {

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import datasets
 from tqdm.auto import tqdm
 
+from course_utils.data.documents import is_user_style
+
 _ROWS_AT_ONCE = 1000
 _GENERATED = re.compile(r"auto-?generated|automatically generated", re.IGNORECASE)
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
@@ -174,3 +176,27 @@ def clean_dataset(
                     reasons[decision.reason] += 1
             bar.update(len(table))
     return dataset.select(kept), Counter(dict(reasons.most_common()))
+
+
+# The rule on structure is left out: it drops every short plotting script, and those are what a learner writes.
+TRAINING_RULES = tuple(rule for rule in RULES if rule.name != "no structure")
+
+
+def sample_library(dataset: datasets.Dataset, share: float) -> datasets.Dataset:
+    """Keep every user-style document, and a library document if its checksum falls into `share` (between 0 and 1).
+
+    The choice depends on the text alone, so it is the same on every machine and in any order.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of library documents is {share}; it must lie between 0 and 1.")
+    if share == 1:
+        return dataset
+    limit = int(share * 2**64)
+
+    def keep(batch):
+        return [
+            is_user_style(path) or int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) < limit
+            for path, text in zip(batch["path"], batch["content"], strict=True)
+        ]
+
+    return dataset.filter(keep, batched=True, keep_in_memory=False)

@@ -6,7 +6,6 @@ once. Archives are read in memory: nothing in them is unpacked to the disk, inst
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from course_utils.cache import file_sha256
 
 MANIFEST = Path(__file__).with_name("sources.json")
 ATTEMPTS = 3
@@ -64,12 +65,6 @@ def index_url() -> str:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"^(?:global|download|install)\.index-url='(.+)'", answer.stdout, re.MULTILINE)
     return found[1] if found else PYPI_SIMPLE_ENDPOINT
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch_sources(sources: Sequence[Source], folder: Path, progress: bool = True) -> list[Path]:

@@ -14,7 +14,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from course_utils.evaluation import sandbox
+from course_utils.sandbox import running as sandbox
 
 _DISPATCHER = """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from course_utils.data.locations import open_location
+from course_utils.data.corpus import open_location
 
 PROBLEMS = "course-problems"
 FOLDER = Path(__file__).parents[1] / "data" / "programming_problems"

@@ -10,7 +10,7 @@ from course_utils.exercises import Exercise
 def problem(value: Any) -> list[str]:
     """Say what keeps a programming problem from being usable: its columns, its test, or what the test lets pass."""
     from course_utils.evaluation.problems import check_problem
-    from course_utils.evaluation.sandbox import run_problem
+    from course_utils.sandbox.running import run_problem
 
     if not isinstance(value, Mapping):
         return ["Give a dictionary with the keys task_id, prompt, entry_point, canonical_solution and test."]

@@ -70,7 +70,7 @@ EXERCISES = (
     Exercise(
         id="04.bits_per_byte",
         title="A loss that does not depend on the tokenizer",
-        reference="course_utils.training.evaluation:bits_per_byte",
+        reference="course_utils.training.heldout:bits_per_byte",
         examples=((2.0, 100, 350), (9.01, 1000, 3500)),
         edge_cases=((1.0, 1, 1), (0.0, 10, 30), (0.5, 7, 7)),
         random_arguments=_loss_arguments,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import trange
 
-from course_utils.data.windows import encode_text
+from course_utils.data.sliding_windows import encode_text
 from course_utils.models.gpt import GPTModel, KVCache
 
 

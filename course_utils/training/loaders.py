@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from course_utils.environment import choose_device
-from course_utils.training.evaluation import labels_of
+from course_utils.training.heldout import labels_of
 from course_utils.training.losses import IGNORED
 
 Row = dict[str, torch.Tensor]

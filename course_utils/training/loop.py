@@ -28,7 +28,7 @@ from course_utils.models.causal import build_causal_lm, check_context
 from course_utils.training import checkpoints, tracking
 from course_utils.training.checkpoints import Position
 from course_utils.training.config import TrainConfig
-from course_utils.training.evaluation import Evaluation, evaluate
+from course_utils.training.heldout import Evaluation, evaluate
 from course_utils.training.loaders import create_dataloaders, set_epoch
 from course_utils.training.losses import LossSums, causal_loss_sums, choose_loss, keytoken_ids
 from course_utils.training.optimization import get_grouped_params, scale_gradients, steps_per_pass

@@ -26,7 +26,7 @@ from course_utils.environment import Precision, choose_device, choose_precision
 from course_utils.models.causal import build_causal_lm, check_context
 from course_utils.profiles import Profile
 from course_utils.training.config import flat
-from course_utils.training.evaluation import bits_per_byte
+from course_utils.training.heldout import bits_per_byte
 from course_utils.training.optimization import steps_per_pass, warmup_within
 from course_utils.training.tracking import dropped_messages
 

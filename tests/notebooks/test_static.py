@@ -8,8 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-
-from course_utils.authoring.notebook_checks import (
+from notebook_rules import (
     COLAB_CELL,
     METADATA,
     check_notebook,
@@ -20,6 +19,7 @@ from course_utils.authoring.notebook_checks import (
     repository_url,
     strip_notebook,
 )
+
 from course_utils.exercise_catalog import all_exercises
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +162,7 @@ BROKEN = {
     "pip magic": (add("setup", "\n%pip install x"), "cell setup: runs a shell or pip"),
     "bash cell": (set_field("setup", "source", "%%bash\nls"), "cell setup: runs a shell or pip"),
     "no Python": (add("setup", "\nx = = 1"), "cell setup: is no valid Python (line 3"),
-    "other Colab cell": (change("colab", "--quiet", "-q"), "cell colab: differs from notebook_checks.COLAB_CELL"),
+    "other Colab cell": (change("colab", "--quiet", "-q"), "cell colab: differs from notebook_rules.COLAB_CELL"),
     "other repository": (change("colab", "git+https://", "git+http://"), "cell colab: differs"),
     "image without alt": (change("goal", "![A corpus is cut into pieces of equal length.]", "![ ]"), "has no alt text"),
     "tag without alt": (add("recap", '\n\n<img src="x.png" alt="">'), "cell recap: an image has no alt text"),

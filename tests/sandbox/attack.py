@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.evaluation.levels import Level, keeps
-from course_utils.evaluation.sandbox import probe, run_problem
+from course_utils.sandbox.levels import Level, keeps
+from course_utils.sandbox.running import probe, run_problem
 
 LINUX = sys.platform == "linux"
 PROBLEM = {

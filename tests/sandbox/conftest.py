@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from course_utils.evaluation import levels
+from course_utils.sandbox import levels
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from attack import LINUX, attack, under
 
-from course_utils.evaluation import child_process
+from course_utils.sandbox import child_process
 
 pytestmark = pytest.mark.usefixtures("whatever_the_environment")
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from attack import ENDLESS_THREADS, LINUX, attack, under, with_this_path
 
-from course_utils.evaluation import child_process
+from course_utils.sandbox import child_process
 
 pytestmark = pytest.mark.usefixtures("whatever_the_environment")
 
@@ -153,9 +153,9 @@ def test_ctrl_c_ends_all_children(level, tmp_path):
         textwrap.dedent("""
         import sys
         from attack import PROBLEM
-        from course_utils.evaluation import levels
+        from course_utils.sandbox import levels
         levels.secret_names = list
-        from course_utils.evaluation.sandbox import run_problems
+        from course_utils.sandbox.running import run_problems
         PROBLEM["test"] = PROBLEM["test"].replace("ARGUMENT", "1")
         program = "    while True: pass\\n"
         run_problems([(PROBLEM, program)] * 8, workers=2, time_limit=100, level=sys.argv[1], progress=False)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from attack import ENDLESS_THREADS, attack, under
 
-from course_utils.evaluation import confinement
+from course_utils.sandbox import confinement
 
 pytestmark = pytest.mark.usefixtures("whatever_the_environment")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from attack import LINUX, attack, under, with_this_path
 
-from course_utils.evaluation import levels
-from course_utils.evaluation.levels import Level
+from course_utils.sandbox import levels
+from course_utils.sandbox.levels import Level
 
 pytestmark = pytest.mark.usefixtures("whatever_the_environment")
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from attack import PROBLEM, attack, under
 
-from course_utils.evaluation.sandbox import run_problem
+from course_utils.sandbox.running import run_problem
 
 pytestmark = pytest.mark.usefixtures("whatever_the_environment")
 

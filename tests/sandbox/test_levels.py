@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from attack import LINUX, attack, promising
 
-from course_utils.evaluation import levels
-from course_utils.evaluation.levels import Level
-from course_utils.evaluation.sandbox import Result, probe
+from course_utils.sandbox import levels
+from course_utils.sandbox.levels import Level
+from course_utils.sandbox.running import Result, probe
 
 pytestmark = pytest.mark.usefixtures("whatever_the_environment")
 

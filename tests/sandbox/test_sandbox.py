@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from course_utils.evaluation import confinement, levels, sandbox
-from course_utils.evaluation.levels import Level
-from course_utils.evaluation.sandbox import Result, check_solution, probe, run_problem, run_problems, strongest_level
+from course_utils.sandbox import confinement, levels
+from course_utils.sandbox import running as sandbox
+from course_utils.sandbox.levels import Level
+from course_utils.sandbox.running import Result, check_solution, probe, run_problem, run_problems, strongest_level
 
 pytestmark = pytest.mark.usefixtures("whatever_the_environment")
 

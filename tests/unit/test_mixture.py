@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course_utils.data import cleaning
-from course_utils.data.mixture import TRAINING_RULES, sample_library
+from course_utils.data.cleaning import TRAINING_RULES, sample_library
 
 PATHS = [f"lib/module_{i}.py" for i in range(200)] + [f"examples/plot_{i}.py" for i in range(20)]
 DATA = Dataset.from_dict({"path": PATHS, "content": [f"x = {path!r}\n" for path in PATHS]})

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel, Trainer
 
-from course_utils.authoring import reference_runs
 from course_utils.environment import choose_precision
 from course_utils.models.causal import gpt2_config
 from course_utils.profiles import PROFILES, get_profile
-from course_utils.training import evaluation, pretraining
+from course_utils.training import heldout, pretraining
 from course_utils.training.loop import TrainingDiverged
+from tools import reference_runs
 
 CONTEXT = 16
 
@@ -236,19 +236,19 @@ def test_a_model_trained_with_a_pad_token_of_its_own_learns_to_stop(code_tokeniz
 @given(st.floats(0.01, 20), st.integers(1, 10**9), st.integers(1, 10**9))
 def test_bits_per_byte_does_not_depend_on_how_text_is_cut_into_tokens(loss, tokens, num_bytes):
     nats = loss * tokens
-    assert evaluation.bits_per_byte(loss, tokens, num_bytes) == pytest.approx(nats / math.log(2) / num_bytes)
-    assert evaluation.bits_per_byte(loss / 2, 2 * tokens, num_bytes) == pytest.approx(
-        evaluation.bits_per_byte(loss, tokens, num_bytes)
+    assert heldout.bits_per_byte(loss, tokens, num_bytes) == pytest.approx(nats / math.log(2) / num_bytes)
+    assert heldout.bits_per_byte(loss / 2, 2 * tokens, num_bytes) == pytest.approx(
+        heldout.bits_per_byte(loss, tokens, num_bytes)
     )
 
 
 def test_bits_per_byte_of_a_uniform_byte_model_is_eight():
-    assert evaluation.bits_per_byte(math.log(256), 1000, 1000) == pytest.approx(8)
+    assert heldout.bits_per_byte(math.log(256), 1000, 1000) == pytest.approx(8)
     with pytest.raises(ValueError, match="0 tokens and 5 bytes"):
-        evaluation.bits_per_byte(1.0, 0, 5)
+        heldout.bits_per_byte(1.0, 0, 5)
 
 
 def test_perplexity_is_infinite_rather_than_an_error():
-    assert evaluation.perplexity(math.log(50_000)) == pytest.approx(50_000)
-    assert evaluation.perplexity(1e6) == math.inf
-    assert evaluation.perplexity(math.inf) == math.inf
+    assert heldout.perplexity(math.log(50_000)) == pytest.approx(50_000)
+    assert heldout.perplexity(1e6) == math.inf
+    assert heldout.perplexity(math.inf) == math.inf

@@ -61,7 +61,7 @@ def check_notebook(path: Path, repository: str | None = None) -> list[str]:
     findings = [f"{path.name}: {finding}" for rule in RULES for finding in rule(notebook, path.name)]
     colab = next((cell.source for cell in notebook.cells if cell.get("id") == "colab"), expected)
     if colab != expected:
-        findings.append(f"{path.name}: cell colab: differs from notebook_checks.COLAB_CELL; copy it from there.")
+        findings.append(f"{path.name}: cell colab: differs from notebook_rules.COLAB_CELL; copy it from there.")
     if path.read_bytes() != normal_form(path).encode():
         findings.append(f"{path.name}: is not saved in its normal form; call strip_notebook on it.")
     return findings

@@ -10,7 +10,7 @@ import os
 import sys
 
 if __package__:
-    from course_utils.evaluation import confinement, values
+    from course_utils.sandbox import confinement, values
 else:
     import confinement
     import values

@@ -27,10 +27,10 @@ from types import CodeType, SimpleNamespace
 
 from tqdm.auto import tqdm
 
-from course_utils.evaluation import levels, values
-from course_utils.evaluation.child_process import Child, Ended, Unconfined
-from course_utils.evaluation.levels import Level
 from course_utils.evaluation.problems import COLUMNS, check_problem
+from course_utils.sandbox import levels, values
+from course_utils.sandbox.child_process import Child, Ended, Unconfined
+from course_utils.sandbox.levels import Level
 
 OUTCOMES = ("passed", "wrong answer", "exception", "time-out", "memory", "forbidden", "crash")
 TIME_LIMIT = 10.0  # seconds, without the start of the child's Python

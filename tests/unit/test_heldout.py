@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
-from course_utils.training.evaluation import evaluate
+from course_utils.training.heldout import evaluate
 from course_utils.training.losses import IGNORED
 
 

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, RandomSampler
 
 from course_utils import plots
-from course_utils.data.windows import create_dataloader_v1
+from course_utils.data.sliding_windows import create_dataloader_v1
 from course_utils.models.gpt import GPTModel
-from course_utils.training import simple
+from course_utils.training import simple_loop
 
 CFG = {
     "vocab_size": 128,
@@ -49,7 +49,7 @@ def train(model, epochs=2, optimizer=None, loaders=None, **options):
     optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=3e-3)
     options = {"eval_freq": 5, "eval_iter": 2, "start_context": None, "show_progress": False} | options
     train_loader, val_loader = loaders or (loader(), loader(90))
-    return simple.train_model_simple(
+    return simple_loop.train_model_simple(
         model, train_loader, val_loader, optimizer, "cpu", epochs, tokenizer=Characters(), **options
     )
 
@@ -66,13 +66,13 @@ def test_loader_loss_is_the_mean_over_all_tokens_of_unequal_batches():
     inputs, targets = (torch.cat(parts) for parts in zip(*data, strict=True))
     log_probs = model(inputs).log_softmax(-1)
     by_hand = -log_probs.gather(2, targets[:, :, None]).mean().item()
-    got = simple.calc_loss_loader(data, model, "cpu")
+    got = simple_loop.calc_loss_loader(data, model, "cpu")
     assert got == pytest.approx(by_hand, rel=1e-5)
-    mean_of_means = sum(simple.calc_loss_batch(*batch, model, "cpu").item() for batch in data) / 3
+    mean_of_means = sum(simple_loop.calc_loss_batch(*batch, model, "cpu").item() for batch in data) / 3
     assert abs(mean_of_means - by_hand) > 1e-4  # what the tutorial's function gives
-    assert got == simple.calc_loss_loader(data, model, "cpu", num_batches=99)
-    first = simple.calc_loss_batch(*next(iter(data)), model, "cpu").item()
-    assert simple.calc_loss_loader(data, model, "cpu", num_batches=1) == pytest.approx(first)
+    assert got == simple_loop.calc_loss_loader(data, model, "cpu", num_batches=99)
+    first = simple_loop.calc_loss_batch(*next(iter(data)), model, "cpu").item()
+    assert simple_loop.calc_loss_loader(data, model, "cpu", num_batches=1) == pytest.approx(first)
 
 
 def test_ignored_targets_count_nowhere_and_nothing_to_predict_is_an_error():
@@ -80,21 +80,23 @@ def test_ignored_targets_count_nowhere_and_nothing_to_predict_is_an_error():
     inputs, targets = torch.randint(128, (2, 8)), torch.randint(128, (2, 8))
     hidden = targets.masked_fill(torch.arange(8) < 5, -100)
     data = [(inputs, hidden), (inputs[:1], hidden[:1])]
-    two_rows, one_row = (simple.calc_loss_batch(*batch, model, "cpu").item() for batch in data)
+    two_rows, one_row = (simple_loop.calc_loss_batch(*batch, model, "cpu").item() for batch in data)
     expected = (two_rows * 6 + one_row * 3) / 9
-    assert simple.calc_loss_loader(data, model, "cpu") == pytest.approx(expected, rel=1e-5)
+    assert simple_loop.calc_loss_loader(data, model, "cpu") == pytest.approx(expected, rel=1e-5)
     for data in ([], [(inputs, torch.full_like(targets, -100))]):
         with pytest.raises(ValueError, match="there is no token to predict"):
-            simple.calc_loss_loader(data, model, "cpu")
+            simple_loop.calc_loss_loader(data, model, "cpu")
     for count in (0, -1):
         with pytest.raises(ValueError, match=f"num_batches is {count}"):
-            simple.calc_loss_loader([(inputs, targets)], model, "cpu", count)
+            simple_loop.calc_loss_loader([(inputs, targets)], model, "cpu", count)
 
 
 def test_evaluation_is_without_dropout_and_keeps_the_mode():
     model = model_of(drop_rate=0.5).train()
     data = loader(shuffle=False)
-    assert simple.evaluate_model(model, data, data, "cpu", 3) == simple.evaluate_model(model, data, data, "cpu", 3)
+    assert simple_loop.evaluate_model(model, data, data, "cpu", 3) == simple_loop.evaluate_model(
+        model, data, data, "cpu", 3
+    )
     assert model.training
 
 
@@ -163,7 +165,7 @@ def test_measuring_more_often_changes_no_weight():
 
 
 def test_clipping_limits_the_gradient_and_the_schedule_sets_every_step():
-    schedule = functools.partial(simple.warmup_cosine, warmup_steps=4, total_steps=13, peak=0.5, minimum=0.1)
+    schedule = functools.partial(simple_loop.warmup_cosine, warmup_steps=4, total_steps=13, peak=0.5, minimum=0.1)
     model, before = model_of(), model_of()
     history = train(model, 1, torch.optim.SGD(model.parameters(), lr=9.0), max_norm=1e-3, learning_rate=schedule)
     assert history.learning_rates == [schedule(step) for step in range(13)]
@@ -172,21 +174,21 @@ def test_clipping_limits_the_gradient_and_the_schedule_sets_every_step():
 
 
 def test_warm_up_and_cosine_are_the_formula():
-    rates = [simple.warmup_cosine(step, 10, 101, 1.0, 0.1, 0.02) for step in range(120)]
+    rates = [simple_loop.warmup_cosine(step, 10, 101, 1.0, 0.1, 0.02) for step in range(120)]
     assert rates[0] == 0.1
     assert rates[5] == pytest.approx(0.55)
     assert rates[10] == 1.0 == max(rates)
     assert rates[55] == pytest.approx(0.51)  # half-way down
     assert rates[100] == rates[119] == pytest.approx(0.02)
     assert sorted(rates[10:], reverse=True) == rates[10:]
-    assert simple.warmup_cosine(0, 0, 1, 1.0) == 1.0
+    assert simple_loop.warmup_cosine(0, 0, 1, 1.0) == 1.0
     for warmup in (-1, 5, 6):
         with pytest.raises(ValueError, match=f"warmup_steps is {warmup}"):
-            simple.warmup_cosine(0, warmup, 5, 1.0)
+            simple_loop.warmup_cosine(0, warmup, 5, 1.0)
 
 
 def go_on(path, epochs, rate, **options):
-    checkpoint = simple.load_checkpoint(path)
+    checkpoint = simple_loop.load_checkpoint(path)
     model = GPTModel(checkpoint["config"])
     model.load_state_dict(checkpoint["model_state_dict"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
@@ -197,14 +199,14 @@ def go_on(path, epochs, rate, **options):
 @pytest.mark.parametrize("scheduled", [False, True])
 def test_a_training_goes_on_as_if_there_had_been_no_break(scheduled, tmp_path):
     """Dropout and order included; the learning rate of the new optimizer has no effect, the schedule has."""
-    schedule = functools.partial(simple.warmup_cosine, warmup_steps=5, total_steps=39, peak=3e-3)
+    schedule = functools.partial(simple_loop.warmup_cosine, warmup_steps=5, total_steps=39, peak=3e-3)
     options = {"learning_rate": schedule if scheduled else None, "max_norm": 1.0}
     whole, first = model_of(), model_of()
     expected = train(whole, 3, **options)
     optimizer = torch.optim.AdamW(first.parameters(), lr=3e-3)
 
     def save(history):
-        simple.save_checkpoint(tmp_path / "runs" / "model_and_optimizer.pth", first, optimizer, history)
+        simple_loop.save_checkpoint(tmp_path / "runs" / "model_and_optimizer.pth", first, optimizer, history)
 
     train(first, 2, optimizer, after_epoch=save, **options)
     torch.manual_seed(99)
@@ -218,8 +220,8 @@ def test_a_training_goes_on_as_if_there_had_been_no_break(scheduled, tmp_path):
 def test_a_restored_optimizer_keeps_its_learning_rate_until_it_is_set(tmp_path):
     model = model_of()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    simple.save_checkpoint(tmp_path / "c.pth", model, optimizer, train(model, 1, optimizer))
-    checkpoint = simple.load_checkpoint(tmp_path / "c.pth")
+    simple_loop.save_checkpoint(tmp_path / "c.pth", model, optimizer, train(model, 1, optimizer))
+    checkpoint = simple_loop.load_checkpoint(tmp_path / "c.pth")
     restored = torch.optim.AdamW(model.parameters(), lr=5e-5)
     restored.load_state_dict(checkpoint["optimizer_state_dict"])
     assert restored.param_groups[0]["lr"] == 1e-3  # the trap
@@ -235,15 +237,15 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pth")
     for name in ("text.pth", "code.pth", "other.pth"):
         with pytest.raises(ValueError, match=f"{name} is no checkpoint of save_checkpoint"):
-            simple.load_checkpoint(tmp_path / name)
+            simple_loop.load_checkpoint(tmp_path / name)
     with pytest.raises(ValueError, match="there is no checkpoint"):
-        simple.load_checkpoint(tmp_path / "missing.pth")
+        simple_loop.load_checkpoint(tmp_path / "missing.pth")
 
 
 def test_an_interrupted_save_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     model = model_of()
     path = tmp_path / "c.pth"
-    simple.save_checkpoint(path, model, torch.optim.AdamW(model.parameters()), simple.History(epoch=3))
+    simple_loop.save_checkpoint(path, model, torch.optim.AdamW(model.parameters()), simple_loop.History(epoch=3))
 
     def fail(content, file):
         file.write_bytes(b"half")
@@ -251,16 +253,16 @@ def test_an_interrupted_save_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        simple.save_checkpoint(path, model, torch.optim.AdamW(model.parameters()), simple.History(epoch=4))
-    assert simple.load_checkpoint(path)["history"].epoch == 3
+        simple_loop.save_checkpoint(path, model, torch.optim.AdamW(model.parameters()), simple_loop.History(epoch=4))
+    assert simple_loop.load_checkpoint(path)["history"].epoch == 3
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_alone_comes_back_from_safetensors(tied, tmp_path):
     model = model_of(tie_weights=tied)
-    simple.save_model(tmp_path / "model.safetensors", model)
-    loaded = simple.load_model(tmp_path / "model.safetensors")
+    simple_loop.save_model(tmp_path / "model.safetensors", model)
+    loaded = simple_loop.load_model(tmp_path / "model.safetensors")
     assert loaded.cfg == model.cfg
     assert same_weights(loaded, model)
     assert not loaded.training
@@ -272,7 +274,7 @@ def test_safetensors_without_configuration_are_refused(tmp_path):
 
     save_file({"x": torch.zeros(1)}, tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match="has no configuration"):
-        simple.load_model(tmp_path / "m.safetensors")
+        simple_loop.load_model(tmp_path / "m.safetensors")
 
 
 def test_a_sample_follows_each_epoch_on_one_line():
@@ -332,12 +334,12 @@ def test_what_is_no_saved_model_is_refused(tmp_path, damage):
     if damage == "pickle":
         torch.save(model.state_dict(), path)
     elif damage == "cut":
-        simple.save_model(path, model)
+        simple_loop.save_model(path, model)
         path.write_bytes(path.read_bytes()[:-10])
     else:
         config = json.dumps(model.cfg) if damage == "lacks a tensor" else "{"
         save_file({"pos_emb.weight": model.pos_emb.weight.detach()}, path, {"config": config})
     with pytest.raises(ValueError, match=r"is no file of save_model, or damaged [\s\S]*; write it with save_model"):
-        simple.load_model(path)
+        simple_loop.load_model(path)
     with pytest.raises(ValueError, match=r"there is no model .*other"):
-        simple.load_model(tmp_path / "other")
+        simple_loop.load_model(tmp_path / "other")

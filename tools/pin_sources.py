@@ -1,6 +1,6 @@
 """Pin source distributions: look each name and version up on the index and write the manifest of the code corpus.
 
-    python -m course_utils.authoring.pin_sources seaborn==0.13.2 …    pins these versions anew, keeps the other entries
+    python -m tools.pin_sources seaborn==0.13.2 …    pins these versions anew, keeps the other entries
 
 A new project is added with `--split` and, for the small slice, `--tiny`.
 """

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from course_utils.evaluation import levels, values
-from course_utils.evaluation.levels import Level
+from course_utils.sandbox import levels, values
+from course_utils.sandbox.levels import Level
 
 DISK_LIMIT = 64 << 20  # bytes of the own folder
 _ENTRIES = 10_000  # files and folders in it

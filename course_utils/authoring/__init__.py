@@ -1,1 +1,0 @@
-"""Tools for instructors and CI; nothing else in the package imports them."""

@@ -1,0 +1,1 @@
+"""Tools that only maintainers run, from the top folder of the repository."""
