@@ -5,6 +5,7 @@ Rows are matched in batches and written to disk at once: memory does not grow wi
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
@@ -132,9 +133,10 @@ def _read_parquet(files: Iterable[str], columns: list[str], tests: Sequence[pl.E
 
 def _read_stream(dataset: datasets.Dataset, tests: Sequence[pl.Expr]) -> Iterator[tuple[int, pa.Table]]:
     """Yield the number of rows read and the rows to keep, for every batch of a data set or stream."""
-    for batch in dataset.iter(_BATCH_ROWS):
-        table = pa.table(batch, dataset.features and dataset.features.arrow_schema)
-        frame = pl.DataFrame({"content": pl.Series(batch["content"], dtype=pl.String)}).with_row_index()
+    rows = iter(dataset)  # `dataset.iter` forgets where a resumed stream stands
+    while batch := list(islice(rows, _BATCH_ROWS)):
+        table = pa.Table.from_pylist(batch, dataset.features and dataset.features.arrow_schema)
+        frame = pl.DataFrame({"content": [row["content"] for row in batch]}, {"content": pl.String}).with_row_index()
         yield len(table), table.take(_passing(frame, tests)["index"].to_arrow())
 
 

@@ -22,14 +22,8 @@ def batch_iterator(
 
     A shorter stream ends the iteration; the tutorial's version fails, as a StopIteration in a generator is an error.
     """
-    if hasattr(dataset, "iter"):
-        batches = (list(batch[column]) for batch in dataset.iter(batch_size))
-    else:
-        rows = iter(dataset)
-        batches = iter(lambda: [row[column] for row in islice(rows, batch_size)], [])
-    left = limit
-    while left != 0 and (texts := next(batches, [])[:left]):
-        left = None if left is None else left - len(texts)
+    rows = islice(iter(dataset), limit)  # `dataset.iter` forgets where a resumed stream stands
+    while texts := [row[column] for row in islice(rows, batch_size)]:
         yield texts
 
 
