@@ -22,6 +22,8 @@ from course_utils.cache import replacing
 from course_utils.data.encoding import Encoder
 from course_utils.data.tokenization import batch_iterator
 
+_ROWS_AT_ONCE = 100
+
 
 def make_chunker(
     tokenizer: PreTrainedTokenizerBase, context_length: int = 128
@@ -208,13 +210,14 @@ class ConstantLengthDataset(IterableDataset):
             count = len(self.dataset)
             order = np.random.default_rng([self.seed, epoch]).permutation(count) if self.shuffle else range(count)
             texts = (self.dataset[int(i)][self.column] for i in order[shard::shards])
-        else:
-            stream = self.dataset
-            if hasattr(stream, "set_epoch"):
-                stream = stream.select_columns([self.column])  # a new object: workers may be in different epochs
-                stream.set_epoch(epoch)
-            every = itertools.chain.from_iterable(batch_iterator(stream, column=self.column))
+        elif hasattr(self.dataset, "set_epoch"):
+            stream = self.dataset.select_columns([self.column])  # a new object: workers may be in different epochs
+            stream.set_epoch(epoch)
+            # Not iter(stream): in a worker, that would share out the rows a second time.
+            every = itertools.chain.from_iterable(batch[self.column] for batch in stream.iter(_ROWS_AT_ONCE))
             texts = itertools.islice(every, shard, None, shards)
+        else:
+            texts = (row[self.column] for row in itertools.islice(self.dataset, shard, None, shards))
         found = False
         for text in texts:
             found = True
