@@ -40,8 +40,7 @@ def any_keyword_in_string(string: str, keywords: Iterable[str]) -> bool:
 def imports_any(string: str, modules: Iterable[str]) -> bool:
     """Return True if the Python source imports one of the top-level modules, by a regular expression.
 
-    It also reads files that no longer parse. It misses an import after another statement on its line or after a
-    backslash, and is deceived by one inside a string that is not triple-quoted.
+    It misses an import after another statement on its line; one in a string counts unless that is triple-quoted.
     """
     found = re.compile(_IMPORT.format(modules=_any_of(modules, re.escape))).search
     return found(string) is not None and found(re.sub(_LONG_STRING, "", string)) is not None
@@ -101,8 +100,7 @@ def _tests(words: Sequence[str], match: str) -> list[pl.Expr]:
 def _parquet_files(dataset: datasets.Dataset | datasets.IterableDataset) -> list[str]:
     """Return the local Parquet files that the stream reads whole and in order, or none if that is not what it does.
 
-    `datasets` has no public way to ask (these names are those of 4.0 to 5.2). Whatever is not recognised is read as a
-    stream: the same rows, more slowly.
+    `datasets` has no public way to ask (private names of 4.0 to 5.2). What is not recognised is read as a stream.
     """
     source = getattr(dataset, "_ex_iterable", None)
     config = getattr(getattr(getattr(source, "generate_tables_fn", None), "__self__", None), "config", None)
