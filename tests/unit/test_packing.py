@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from torch.utils.data import DataLoader
@@ -81,6 +81,7 @@ def source_of(data, kind):
 
 @settings(max_examples=60)
 @given(texts=DOCUMENTS, length=LENGTHS)
+@example(texts=["x = '<|endoftext|>'"], length=4)
 def test_chunks_are_the_full_cuts_of_every_document_without_an_end(texts, length):
     chunks = make_chunker(BYTES, length)({"content": texts})["input_ids"]
     documents = BYTES(texts, split_special_tokens=True).input_ids
