@@ -41,22 +41,15 @@ class Encoder:
 
     def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Encode every text into an int32 array of ids."""
-        texts = list(texts)
-        suits = [self._suits_tiktoken(text) for text in texts]
-        others = [text for text, fast in zip(texts, suits, strict=True) if not fast]
         self._library.encode_special_tokens = True  # at each call: pickling forgets it
-        encodings = iter(self._library.encode_batch_fast(others, add_special_tokens=False))
-        return [
-            self._tiktoken.encode_to_numpy(text, disallowed_special=()).view(np.int32)
-            if fast
-            else np.array(next(encodings).ids, dtype=np.int32)
-            for text, fast in zip(texts, suits, strict=True)
-        ]
+        return [self._encode(text) for text in texts]
 
-    def _suits_tiktoken(self, text: str) -> bool:
-        if self._tiktoken is None or any(content in text for content in self._set_apart):
-            return False
-        return len(text) < WINDOW or not any(text[i : i + WINDOW].isspace() for i in range(0, len(text), WINDOW))
+    def _encode(self, text: str) -> np.ndarray:
+        apart = any(content in text for content in self._set_apart)
+        gap = len(text) >= WINDOW and any(text[i : i + WINDOW].isspace() for i in range(0, len(text), WINDOW))
+        if self._tiktoken is None or apart or gap:
+            return np.array(self._library.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+        return self._tiktoken.encode_to_numpy(text, disallowed_special=()).view(np.int32)
 
 
 def _tiktoken_encoding(specification: dict, library: Tokenizer) -> tiktoken.Encoding | None:
@@ -72,14 +65,9 @@ def _tiktoken_encoding(specification: dict, library: Tokenizer) -> tiktoken.Enco
 def _is_gpt2_like(specification: dict) -> bool:
     """Return True if text is split GPT-2's way, with nothing changed before, into a plain BPE over bytes."""
     split, model = specification["pre_tokenizer"] or {}, specification["model"]
-    return (
-        specification["normalizer"] is None
-        and split.get("type") == "ByteLevel"
-        and not split["add_prefix_space"]
-        and split["use_regex"]
-        and model["type"] == "BPE"
-        and not any(map(model.get, ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")))
-    )
+    split_alike = split.get("type") == "ByteLevel" and split["use_regex"] and not split["add_prefix_space"]
+    options = map(model.get, ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))
+    return specification["normalizer"] is None and split_alike and model["type"] == "BPE" and not any(options)
 
 
 def _ranks(model: dict, library: Tokenizer) -> dict[bytes, int] | None:

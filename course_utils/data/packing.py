@@ -34,14 +34,9 @@ def make_chunker(
         if isinstance(element["content"], str):  # nearly all of the corpus would be lost
             raise ValueError("got one text instead of a list of them; call dataset.map(…, batched=True)")
         outputs = tokenizer(
-            list(element["content"]),
-            truncation=True,
-            max_length=context_length,
-            return_overflowing_tokens=True,
-            return_length=True,
-            add_special_tokens=False,
-            split_special_tokens=True,
-        )
+            list(element["content"]), truncation=True, max_length=context_length, return_overflowing_tokens=True,
+            return_length=True, add_special_tokens=False, split_special_tokens=True,
+        )  # fmt: skip
         pairs = zip(outputs["length"], outputs["input_ids"], strict=True)
         return {"input_ids": [ids for n, ids in pairs if n == context_length]}
 
@@ -93,8 +88,7 @@ class Packed(NamedTuple):
 def pack_dataset(dataset: Any, tokenizer: PreTrainedTokenizerBase, length: int, path: Path | str) -> Packed:
     """Encode and pack a data set or finite stream into an Arrow file, in memory that does not grow with the data.
 
-    `Dataset.from_file` opens the file again; its fixed-size lists hold uint16 where the vocabulary allows, else int32,
-    and the collators make int64 tensors of both. Raises ValueError for less text than one sequence.
+    Ids are uint16 where the vocabulary allows, else int32. Raises ValueError for less text than one sequence.
     """
     encoder, eos_id = Encoder(tokenizer), tokenizer.eos_token_id
     largest = max(tokenizer.get_vocab().values())  # not the number of tokens: ids may have gaps
@@ -105,8 +99,7 @@ def pack_dataset(dataset: Any, tokenizer: PreTrainedTokenizerBase, length: int, 
     total = len(dataset) if hasattr(dataset, "__len__") else None
     with replacing(Path(path)) as partial:
         with (
-            pa.OSFile(str(partial), "wb") as sink,
-            pa.ipc.new_stream(sink, schema) as writer,
+            pa.ipc.new_stream(str(partial), schema) as writer,
             tqdm(total=total, unit=" documents", desc="packing") as bar,
         ):
             for texts in batch_iterator(dataset):

@@ -87,15 +87,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBa
             "without tokenizer files; save them there, too: tokenizer.save_pretrained(folder)."
         )
     if tokenizer.eos_token_id is None:
-        raise ValueError(
-            "The tokenizer has no end-of-text token, so documents cannot be told apart. "
-            f"Add one: tokenizer.add_special_tokens({{'eos_token': '{END_OF_TEXT}'}})."
-        )
+        raise ValueError(f"The tokenizer has no end-of-text token. Set one: tokenizer.eos_token = {END_OF_TEXT!r}.")
     if tokenizer.eos_token_id == tokenizer.pad_token_id:
         raise ValueError(
             f"The padding token is the end-of-text token {tokenizer.eos_token!r}: the loss ignores both, so the model "
-            "never learns to stop. Give padding a token of its own: "
-            f"tokenizer.add_special_tokens({{'pad_token': '{PADDING}'}})."
+            f"never learns to stop. Add one for padding: tokenizer.add_special_tokens({{'pad_token': {PADDING!r}}})."
         )
     return tokenizer
 

@@ -91,11 +91,6 @@ def test_cleaning_never_raises_and_names_the_first_rule(text, path):
     assert clean(text, path) == (not broken, broken[0] if broken else "")
 
 
-def test_a_limit_can_be_changed():
-    strict = BY_NAME["long line"]._replace(limit=10)
-    assert clean(SCRIPT, rules=[strict]) == Decision(False, "long line")
-
-
 def test_noise_has_few_characters_per_token(session_tokenizer):
     rule = characters_per_token_rule(session_tokenizer)
     assert not clean("".join(random.Random(0).choices("~^`§€þ", k=500)), rules=[rule]).keep

@@ -248,18 +248,6 @@ def test_filters_that_would_keep_everything_are_refused(filters):
             call()
 
 
-def test_a_failing_stream_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(filtering, "get_temporary_cache_files_directory", lambda: str(tmp_path))
-
-    def generate():
-        yield from ({"content": "import pandas"} for _ in range(1000))
-        raise ConnectionError("the line broke")
-
-    with pytest.raises(ConnectionError, match="the line broke"):
-        filter_streaming_dataset(datasets.IterableDataset.from_generator(generate), ["pandas"])
-    assert list(tmp_path.iterdir()) == []
-
-
 PEAK = """
 import json, re, sys
 from pathlib import Path
