@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -103,10 +104,11 @@ def peak_megabytes() -> float:
 
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / 1e6
+    if sys.platform == "linux":  # getrusage would report at least the memory of the process that started this one
+        return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 
 
 def child(way: str, folder: str) -> None:

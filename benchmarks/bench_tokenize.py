@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 
-from course_utils.data.encoding import Encoder
 from course_utils.data.filtering import KEYWORDS
 from course_utils.data.packing import pack, pack_dataset
 from course_utils.data.tokenization import batch_iterator, train_code_tokenizer
@@ -74,16 +73,15 @@ def run() -> list[dict]:
     try:
         data = Dataset.from_dict({"content": list(data_science_files(TEXT_BYTES))})
         tokenizer = train_code_tokenizer(batch_iterator(data), VOCABULARY)
-        encoder = Encoder(tokenizer)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            return measure(data, tokenizer, encoder, Path(folder))
+            return measure(data, tokenizer, Path(folder))
     finally:
         enable_progress_bars()
         os.environ.pop("TOKENIZERS_PARALLELISM") if before is None else os.environ.update(TOKENIZERS_PARALLELISM=before)
 
 
-def measure(data: Dataset, tokenizer, encoder: Encoder, folder: Path) -> list[dict]:
-    packed = pack_dataset(data, encoder, LENGTH, folder / "packed.arrow", show_progress=False)
+def measure(data: Dataset, tokenizer, folder: Path) -> list[dict]:
+    packed = pack_dataset(data, tokenizer, LENGTH, folder / "packed.arrow")
     own_ids = tokenizer(list(data["content"]), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     rows, _ = pack(own_ids, tokenizer.eos_token_id, LENGTH)
     assert np.array_equal(np.array(packed.dataset["input_ids"][:]), rows), "the ids differ"
@@ -93,7 +91,7 @@ def measure(data: Dataset, tokenizer, encoder: Encoder, folder: Path) -> list[di
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for turn in range(ROUNDS):
         path = folder / f"{turn}.arrow"
-        times["ours"].append(cpu_seconds(lambda p=path: pack_dataset(data, encoder, LENGTH, p, show_progress=False)))
+        times["ours"].append(cpu_seconds(lambda p=path: pack_dataset(data, tokenizer, LENGTH, p)))
         times["theirs"].append(cpu_seconds(lambda: tutorial_map(data, tokenizer)))
     megabytes = packed.text_bytes / 1e6
     ours, theirs = (megabytes / statistics.median(times[side]) for side in ("ours", "theirs"))

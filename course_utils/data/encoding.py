@@ -1,21 +1,18 @@
 """Text to token ids, fast, and exactly as the tokenizer itself would do it.
 
-GPT-2's kind of tokenizer (byte-level BPE) runs on tiktoken: MIT licence, kept up since 2022, part of Colab, and about
-ten times faster than calling the tokenizer. kitoken gave other ids on the same files; fastokens and gigatoken are
-faster still, but less than a year old. Other tokenizers, and the few documents that tiktoken is not made for, go
-through the tokenizers library.
+GPT-2's kind of tokenizer (byte-level BPE) runs on tiktoken, about ten times faster than calling the tokenizer. (kitoken
+gave other ids on the same files; fastokens and gigatoken are less than a year old.) Other tokenizers, and the few
+documents that tiktoken is not made for, go through the tokenizers library.
 """
-
-from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import tiktoken
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 # GPT-2's split pattern, written so that most matches need no backtracking (1.7 times faster than its usual form). The
 # same pieces: contractions; letters, digits or symbols with one space before them; white space, whose last character is
@@ -27,89 +24,32 @@ WINDOW = 250_000  # characters
 
 
 class Encoder:
-    """Encode batches of texts into the ids that `tokenizer(text, add_special_tokens=False)` gives.
+    """Encode batches of texts into the ids of `tokenizer(text, add_special_tokens=False, split_special_tokens=True)`.
 
-    With `split_special_tokens=True`, the default, a file in which `<|endoftext|>` is written is text like any other:
-    only packing ends a document. With False the words become the control token, as they do in a tokenizer called
-    without that argument. Encoders can be pickled for data-loader workers.
+    A file in which `<|endoftext|>` is written is text like any other: only packing ends a document.
     """
 
-    def __init__(self, tokenizer: Any, *, split_special_tokens: bool = True) -> None:
-        """Take a Hugging Face tokenizer; a fast one is copied, so that later changes to it have no effect here."""
-        self.tokenizer = tokenizer
-        self.split_special_tokens = split_special_tokens
-        self._library: Tokenizer | None = None
-        self._tiktoken: tiktoken.Encoding | None = None
-        self._set_apart: list[str] = []  # texts that become one token before anything is split
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if isinstance(backend, Tokenizer):
-            specification = json.loads(backend.to_str())
-            self._library = Tokenizer.from_str(backend.to_str())
-            self._library.no_truncation()
-            self._library.no_padding()
-            added = specification["added_tokens"]
-            self._set_apart = [t["content"] for t in added if not (t["special"] and split_special_tokens)]
-            self._tiktoken = _tiktoken_encoding(specification, self._library)
-
-    @property
-    def uses_tiktoken(self) -> bool:
-        """Whether this tokenizer is of the kind that tiktoken reproduces."""
-        return self._tiktoken is not None
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Copy the tokenizer, so that truncation which somebody switches on cuts nothing here."""
+        specification = json.loads(tokenizer.backend_tokenizer.to_str())
+        self._library = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._library.no_truncation()
+        self._library.no_padding()
+        # Texts that become one token before anything is split.
+        self._set_apart = [token["content"] for token in specification["added_tokens"] if not token["special"]]
+        self._tiktoken = _tiktoken_encoding(specification, self._library)
 
     def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """Encode every text into an int32 array of ids.
+        """Encode every text into an int32 array of ids."""
+        self._library.encode_special_tokens = True  # at each call: pickling forgets it
+        return [self._encode(text) for text in texts]
 
-        Raises ValueError for anything that is not text, and for text that holds half a surrogate pair.
-        """
-        if isinstance(texts, str):
-            raise ValueError("encode_batch takes a list of texts, and got one text: put it into a list.")
-        texts = list(texts)
-        suits = [self._suits_tiktoken(_checked(position, text)) for position, text in enumerate(texts)]
-        others = iter(self._encode_with_library([text for text, fast in zip(texts, suits, strict=True) if not fast]))
-        return [
-            self._tiktoken.encode_to_numpy(text, disallowed_special=()).view(np.int32) if fast else next(others)
-            for text, fast in zip(texts, suits, strict=True)
-        ]
-
-    def _suits_tiktoken(self, text: str) -> bool:
-        if self._tiktoken is None or any(content in text for content in self._set_apart):
-            return False
-        return len(text) < WINDOW or not any(text[i : i + WINDOW].isspace() for i in range(0, len(text), WINDOW))
-
-    def _encode_with_library(self, texts: list[str]) -> list[np.ndarray]:
-        if not texts:
-            return []
-        if self._library is None:  # a tokenizer written in Python
-            options = {"add_special_tokens": False, "split_special_tokens": self.split_special_tokens}
-            ids = self.tokenizer(texts, **options)["input_ids"]
-        else:
-            self._library.encode_special_tokens = self.split_special_tokens  # at each call: pickling forgets it
-            ids = [encoding.ids for encoding in self._library.encode_batch_fast(texts, add_special_tokens=False)]
-        return [np.array(i, dtype=np.int32) for i in ids]
-
-
-def as_encoder(tokenizer: Any) -> Encoder:
-    """Return an encoder for a tokenizer; an encoder is returned as it is."""
-    return tokenizer if isinstance(tokenizer, Encoder) else Encoder(tokenizer)
-
-
-def _checked(position: int, text: Any) -> str:
-    if not isinstance(text, str):
-        remedy = (
-            "Drop documents without text first: dataset.filter(lambda row: isinstance(row['content'], str))."
-            if text is None
-            else "Give each document as a str; a data set with a format gives them after dataset.with_format(None)."
-        )
-        raise ValueError(f"Document {position} of this batch is {type(text).__name__}, not text. {remedy}")
-    try:
-        if not text.isascii():
-            text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"Document {position} of this batch is no valid Unicode: half a surrogate pair at character {error.start}. "
-            "Read files with encoding='utf-8' and errors='strict', and drop those that fail."
-        ) from error
-    return text
+    def _encode(self, text: str) -> np.ndarray:
+        apart = any(content in text for content in self._set_apart)
+        gap = len(text) >= WINDOW and any(text[i : i + WINDOW].isspace() for i in range(0, len(text), WINDOW))
+        if self._tiktoken is None or apart or gap:
+            return np.array(self._library.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+        return self._tiktoken.encode_to_numpy(text, disallowed_special=()).view(np.int32)
 
 
 def _tiktoken_encoding(specification: dict, library: Tokenizer) -> tiktoken.Encoding | None:
@@ -123,19 +63,11 @@ def _tiktoken_encoding(specification: dict, library: Tokenizer) -> tiktoken.Enco
 
 
 def _is_gpt2_like(specification: dict) -> bool:
-    """Whether text is split GPT-2's way, with nothing changed before, into a plain BPE over bytes."""
+    """Return True if text is split GPT-2's way, with nothing changed before, into a plain BPE over bytes."""
     split, model = specification["pre_tokenizer"] or {}, specification["model"]
-    return (
-        specification["normalizer"] is None
-        and split.get("type") == "ByteLevel"
-        and not split["add_prefix_space"]
-        and split["use_regex"]
-        and model["type"] == "BPE"
-        and not any(
-            model.get(option)
-            for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-        )
-    )
+    split_alike = split.get("type") == "ByteLevel" and split["use_regex"] and not split["add_prefix_space"]
+    options = map(model.get, ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))
+    return specification["normalizer"] is None and split_alike and model["type"] == "BPE" and not any(options)
 
 
 def _ranks(model: dict, library: Tokenizer) -> dict[bytes, int] | None:

@@ -1,13 +1,12 @@
 """A tokenizer for code: trained on a stream of files, checked when loaded, measured and compared."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from course_utils.data.encoding import Encoder
 
@@ -21,38 +20,11 @@ def batch_iterator(
 ) -> Iterator[list[str]]:
     """Yield lists of at most `batch_size` texts from a data set or a stream, `limit` texts in all.
 
-    A stream shorter than `limit` ends the iteration; the tutorial's version fails there, because a StopIteration inside
-    a generator is an error. Raises ValueError when the column is missing.
+    A shorter stream ends the iteration; the tutorial's version fails, as a StopIteration in a generator is an error.
     """
-    if batch_size < 1 or (limit is not None and limit < 0):
-        raise ValueError(f"batch_size must be at least 1 and limit at least 0, not {batch_size} and {limit}.")
-    check_column(dataset, column)
-    # Selecting forgets the place of a stream at which load_state_dict has put it; its rows do not.
-    if hasattr(dataset, "select_columns") and not getattr(dataset, "_starting_state_dict", None):
-        texts_only = dataset.select_columns([column])
-        if hasattr(dataset, "epoch"):
-            texts_only.set_epoch(dataset.epoch)  # selecting forgets it
-        batches = (list(batch[column]) for batch in texts_only.iter(batch_size))
-    else:
-        rows = iter(dataset)
-        batches = iter(lambda: [row[column] for row in islice(rows, batch_size)], [])
-    left = limit
-    while left != 0 and (texts := next(batches, [])[:left]):
-        left = None if left is None else left - len(texts)
+    rows = islice(iter(dataset), limit)  # `dataset.iter` forgets where a resumed stream stands
+    while texts := [row[column] for row in islice(rows, batch_size)]:
         yield texts
-
-
-def check_column(dataset: Any, column: str) -> None:
-    """Raise ValueError if it is known that the data has no such column."""
-    names = getattr(dataset, "column_names", None)
-    if names is not None and column not in names:
-        raise ValueError(f"The data has no column {column!r}, only {', '.join(names)}. Say which one holds the text.")
-
-
-def _as_list(texts: Any) -> Any:
-    if isinstance(texts, str):
-        raise ValueError(f"got the one text {texts[:40]!r}, whose letters would be read one by one; put it into a list")
-    return texts
 
 
 def base_tokenizer() -> PreTrainedTokenizerFast:
@@ -66,25 +38,25 @@ def base_tokenizer() -> PreTrainedTokenizerFast:
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer whose tokens are the bytes of the text: nothing is unknown, and every text is long."""
-    return _with_padding(base_tokenizer())
+    tokenizer = base_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": PADDING})
+    return tokenizer
 
 
-def train_code_tokenizer(
-    texts_iterator: Iterable[list[str]], vocab_size: int, length: int | None = None
-) -> PreTrainedTokenizerFast:
+def train_code_tokenizer(texts_iterator: Iterable[list[str]], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with a padding token of its own; the same texts give the same tokenizer.
 
-    `texts_iterator` yields lists of texts (see `batch_iterator`); `length`, their number, is for the progress bar.
-    Raises ValueError when the vocabulary has no room beyond the bytes, when there was nothing to read, or for one text.
+    `texts_iterator` yields lists of texts (see `batch_iterator`). Raises ValueError if no token is more than a byte.
     """
-    smallest = 256 + 2  # the bytes, the end of text and the padding
-    if vocab_size <= smallest:
-        raise ValueError(f"vocab_size is {vocab_size}; it must exceed {smallest}: 256 bytes and 2 control tokens.")
-    options = {"length": length, "new_special_tokens": [PADDING], "show_progress": length is not None}
-    tokenizer = base_tokenizer().train_new_from_iterator(_as_list(texts_iterator), vocab_size, **options)
-    if len(tokenizer) == smallest:
-        raise ValueError("The texts held nothing to learn from. Were they empty, or a generator that was read before?")
-    return _with_padding(tokenizer)
+    options = {"new_special_tokens": [PADDING], "show_progress": False}
+    tokenizer = base_tokenizer().train_new_from_iterator(texts_iterator, vocab_size, **options)
+    if len(tokenizer) <= 256 + 2:  # the bytes, the end of text and the padding
+        raise ValueError(
+            f"Nothing was learned beyond the 256 bytes and 2 control tokens. Is the vocabulary of {vocab_size} too "
+            "small, were the texts empty, or a generator that was read before?"
+        )
+    tokenizer.add_special_tokens({"pad_token": PADDING})
+    return tokenizer
 
 
 def word_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -93,100 +65,68 @@ def word_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizer
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = [END_OF_TEXT, PADDING, UNKNOWN]
     trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(_as_list(texts), trainer=trainer)
-    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": UNKNOWN}
-    return _with_padding(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names))
+    tokenizer.train_from_iterator(texts, trainer=trainer)
+    names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": UNKNOWN, "pad_token": PADDING}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def _with_padding(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    tokenizer.add_special_tokens({"pad_token": PADDING})
-    return tokenizer
-
-
-def load_tokenizer(location: Any) -> Any:
+def load_tokenizer(location: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or a Hub id, and check that a causal language model can be trained with it."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(location))
-    except Exception as error:  # a damaged file makes the library raise almost anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(
-            f"There is no tokenizer at {str(location)!r} that can be read. Give a folder written by "
-            "tokenizer.save_pretrained (notebook 02 makes one) or the id of a tokenizer on the Hub. The library said: "
-            f"{reason}"
-        ) from error
-    return check_tokenizer(tokenizer)
+    return check_tokenizer(AutoTokenizer.from_pretrained(str(location)))
 
 
-def check_tokenizer(tokenizer: Any, *, padding_may_end_text: bool = False) -> Any:
-    """Return the tokenizer, or raise ValueError if training with it would go wrong silently.
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, or raise ValueError if training with it would silently go wrong.
 
     Refused: an empty vocabulary (transformers 5 makes one of a folder with a model but no tokenizer files); no
-    end-of-text token; padding with the end-of-text token, unless allowed, as the collator hides padding from the loss.
+    end-of-text token; padding with the end-of-text token, as the collator hides padding from the loss.
     """
     if not tokenizer("x = 1", add_special_tokens=False)["input_ids"]:
         raise ValueError(
             "The tokenizer has an empty vocabulary: it turns every text into []. Its folder probably holds a model "
-            "without tokenizer files; save both there (tokenizer.save_pretrained) or load the tokenizer from elsewhere."
+            "without tokenizer files; save them there, too: tokenizer.save_pretrained(folder)."
         )
-    if end_of_text_id(tokenizer) == tokenizer.pad_token_id and not padding_may_end_text:
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"The tokenizer has no end-of-text token. Set one: tokenizer.eos_token = {END_OF_TEXT!r}.")
+    if tokenizer.eos_token_id == tokenizer.pad_token_id:
         raise ValueError(
             f"The padding token is the end-of-text token {tokenizer.eos_token!r}: the loss ignores both, so the model "
-            "never learns to stop. Give padding a token of its own: "
-            f"tokenizer.add_special_tokens({{'pad_token': '{PADDING}'}})."
+            f"never learns to stop. Add one for padding: tokenizer.add_special_tokens({{'pad_token': {PADDING!r}}})."
         )
     return tokenizer
 
 
-def end_of_text_id(tokenizer: Any) -> int:
-    """Return the id of the end-of-text token; ValueError if the tokenizer has none."""
-    if tokenizer.eos_token_id is None:
-        raise ValueError(
-            "The tokenizer has no end-of-text token, so documents cannot be told apart. "
-            f"Add one: tokenizer.add_special_tokens({{'eos_token': '{END_OF_TEXT}'}})."
-        )
-    return tokenizer.eos_token_id
-
-
 def single_token_ids(
-    tokenizer: Any, words: Iterable[str], *, leading_space: bool = False
+    tokenizer: PreTrainedTokenizerBase, words: Iterable[str], *, leading_space: bool = False
 ) -> tuple[dict[str, int], list[str]]:
     """Return word → id for the words that are one token, and the list of those that are not.
 
     With `leading_space=True` every word is also tried with a space before it, as it stands in the middle of a line.
     """
-    tried = [form for word in _as_list(words) for form in ((word, f" {word}") if leading_space else (word,))]
+    tried = [form for word in words for form in ((word, f" {word}") if leading_space else (word,))]
     ids = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in tried}
     return {word: i[0] for word, i in ids.items() if len(i) == 1}, [word for word, i in ids.items() if len(i) != 1]
 
 
-def characters_per_token(tokenizer: Any, texts: Iterable[str]) -> float:
-    """Return how many characters one token stands for, over all texts; ValueError if there are none.
-
-    `texts` may be a stream: `(row["content"] for row in stream.take(500))`.
-    """
+def characters_per_token(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> float:
+    """Return how many characters one token stands for, over all texts; they may come from a stream (row C3)."""
     encoder, characters, tokens = Encoder(tokenizer), 0, 0
-    for text in _as_list(texts):
+    for text in texts:
         characters += len(text)
         tokens += len(encoder.encode_batch([text])[0])
-    if tokens == 0:
-        raise ValueError("There is no text to measure. Was the stream empty, or a generator that was read before?")
     return characters / tokens
 
 
-def compare_tokenizers(tokenizers: Mapping[str, Any], texts: Iterable[str]) -> list[dict[str, Any]]:
+def compare_tokenizers(tokenizers: Mapping[str, PreTrainedTokenizerBase], texts: Sequence[str]) -> list[dict[str, Any]]:
     """Return one row per tokenizer: what the same texts become under each of them.
 
     Columns: tokenizer, vocabulary (entries), vocabulary_used (share of them seen here), tokens_per_document,
-    characters_per_token, unknown (share of tokens), lossless (decoding gives back every text). ValueError without text.
+    characters_per_token, unknown (share of tokens), lossless (decoding gives back every text).
     """
-    texts = list(_as_list(texts))
     rows = []
     for name, tokenizer in tokenizers.items():
         ids = [i.tolist() for i in Encoder(tokenizer).encode_batch(texts)]
         tokens = sum(map(len, ids))
-        if tokens == 0:
-            raise ValueError("There is no text to compare on. Give at least one document that is not empty.")
-        unknown = sum(i.count(tokenizer.unk_token_id) for i in ids) if tokenizer.unk_token_id is not None else 0
         decoded = (tokenizer.decode(i, clean_up_tokenization_spaces=False) for i in ids)
         rows.append(
             {
@@ -195,7 +135,7 @@ def compare_tokenizers(tokenizers: Mapping[str, Any], texts: Iterable[str]) -> l
                 "vocabulary_used": len(set().union(*ids)) / len(tokenizer),
                 "tokens_per_document": tokens / len(texts),
                 "characters_per_token": sum(map(len, texts)) / tokens,
-                "unknown": unknown / tokens,
+                "unknown": sum(i.count(tokenizer.unk_token_id) for i in ids) / tokens,
                 "lossless": all(map(str.__eq__, decoded, texts)),
             }
         )

@@ -1,15 +1,23 @@
-import dataclasses
+"""Every rule at its limit, the same decisions on real files, and the mixture of user-style and library code."""
+
 import importlib.util
 import random
 from pathlib import Path
 
-import datasets
 import pytest
-import tiktoken
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
-from course_utils.data.cleaning import RULES, Decision, Rule, characters_per_token_rule, clean, clean_dataset
+from course_utils.data.cleaning import (
+    RULES,
+    TRAINING_RULES,
+    Decision,
+    characters_per_token_rule,
+    clean,
+    clean_dataset,
+    sample_library,
+)
 
 SCRIPT = """import matplotlib.pyplot as plt
 import numpy as np
@@ -22,22 +30,13 @@ colors = ["C0" for _ in x]
 ax.scatter(x, y, color=colors)
 plt.show()
 """
-KEEP = Decision(True, "")
-
-
-def rule(name: str) -> Rule:
-    return next(rule for rule in RULES if rule.name == name)
-
-
-def alone(name: str, text: str, path: str = "") -> bool:
-    """Whether the document stays under this one rule."""
-    return clean(text, path, [rule(name)]).keep
+BY_NAME = {rule.name: rule for rule in RULES}
 
 
 @pytest.fixture(scope="module")
 def files():
     found = {}
-    for package in ("sklearn", "pandas", "joblib"):
+    for package in ("sklearn", "joblib"):
         root = Path(importlib.util.find_spec(package).origin).parent
         for file in sorted(root.rglob("*.py")):
             if file.stat().st_size < 30_000:
@@ -45,27 +44,10 @@ def files():
     return found
 
 
-def test_a_plain_script_stays():
-    assert clean(SCRIPT, "examples/scatter.py") == KEEP
-
-
-def test_every_rule_is_described_as_data():
-    assert len({rule.name for rule in RULES}) == len(RULES) == 8
-    for each in RULES:
-        assert each.why.endswith(".")
-        assert each.spared == 0
-
-
-@pytest.mark.parametrize("text", ["", " \n\t\n", None])
-def test_empty_files_are_dropped_and_raise_nothing(text):
-    assert clean(text) == Decision(False, "empty")
-    for each in RULES:
-        clean(text, rules=[each])
-
-
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
+        ("empty", "x", " \n\t\n"),
         ("long line", "x" * 1000, "x" * 1001),
         ("long line", "a = 1\n" * 2000, "a = 1\n" + "y" * 1001 + "\n"),
         ("long lines on average", ("x" * 100 + "\n") * 4, ("x" * 100 + "\n") * 3 + "x" * 101),
@@ -79,148 +61,90 @@ def test_empty_files_are_dropped_and_raise_nothing(text):
         ("no structure", "while True: pass", "from classes import format"),
         ("few assignments", "a = b = 1\nc: int = 2\nd, e = 3, 4\nf.g += 5\nh[0] <<= 6", "a = 1\nb = 2\nc = 3\nd = 4"),
         ("few assignments", "a=1\n" * 5, "a == 1\nb != 2\nc <= 3\nd >= 4\n# e = 5\nf(g=1)\n"),
+        # 13 lines: the scripts' limit int(0.05 · 13) is 0, and any "test" in "latest" was enough.
+        ("test or config", SCRIPT + "latest = max(x)\nfastest = latest\nprint(latest)\n", "import pytest\n" * 2),
+        ("test or config", "X_train, X_test = split(X)\nscore(X_test)  # on the test set", "def test_a(): 1\n" * 2),
+        ("test or config", "def test_a(): 1\n" * 3 + "x = 1\n" * 60, "class TestA: 1\ndef test_b(): 2"),
+        ("test or config", "config = read()\n", "config = read()\nconfig.set('a', 1)\nprint(config)\n"),
     ],
 )
 def test_limits_of_every_rule(name, good, bad):
-    assert alone(name, good)
-    assert clean(bad, rules=[rule(name)]) == Decision(False, name)
+    assert clean(good, rules=[BY_NAME[name]]) == Decision(True, "")
+    assert clean(bad, rules=[BY_NAME[name]]) == Decision(False, name)
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("keep", "paths"),
     [
-        "pandas/tests/frame/test_api.py",
-        "test/run.py",
-        "a/conftest.py",
-        "a/b_test.py",
-        "test_x.py",
-        "sklearn/_config.py",
-        "pkg\\tests\\x.py",
+        (False, "a/tests/frame/x.py test/run.py a/conftest.py a/b_test.py test_x.py lib/_config.py pkg\\tests\\x.py"),
+        (True, "examples/scatter.py latest.py a/contest/x.py stats/attest.py testing_ground.py configure/x.py"),
     ],
 )
-def test_paths_of_tests_and_settings(path):
-    assert not alone("test or config", SCRIPT, path)
+def test_tests_and_settings_are_known_by_their_path(keep, paths):
+    for path in paths.split():
+        assert clean(SCRIPT, path).keep is keep, path
 
 
-@pytest.mark.parametrize(
-    "path", ["latest.py", "a/contest/x.py", "stats/attest.py", "testing_ground.py", "configure/x.py", ""]
-)
-def test_other_paths_stay(path):
-    assert alone("test or config", SCRIPT, path)
+@given(st.none() | st.text(max_size=400), st.none() | st.text(max_size=30))
+def test_cleaning_never_raises_and_names_the_first_rule(text, path):
+    broken = [rule.name for rule in RULES if not clean(text, path, [rule]).keep]
+    assert clean(text, path) == (not broken, broken[0] if broken else "")
 
 
-def test_the_word_latest_is_no_test():
-    # 13 lines: the scripts' limit int(0.05 · 13) is 0, and any "test" in "latest" was enough.
-    assert alone("test or config", SCRIPT + "latest = max(x)\nfastest = latest\nprint(latest)\n")
+def test_noise_has_few_characters_per_token(session_tokenizer):
+    rule = characters_per_token_rule(session_tokenizer)
+    assert not clean("".join(random.Random(0).choices("~^`§€þ", k=500)), rules=[rule]).keep
+    assert clean(SCRIPT, rules=[rule]).keep
 
 
-def test_the_test_set_of_a_model_is_no_test():
-    lines = [
-        "from sklearn.model_selection import train_test_split",
-        "X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.2)",
-        "print(model.score(X_test, y_test))  # on the test set",
-    ]
-    assert alone("test or config", "\n".join(lines))
-
-
-def test_test_functions_and_configuration_count_by_lines():
-    tests = "import pytest\n\ndef test_one():\n    assert 1\n\ndef test_two():\n    assert 2\n"
-    assert not alone("test or config", tests)
-    assert alone("test or config", tests + "x = 1\n" * 60)  # 3 of 67 lines
-    assert not alone("test or config", "config = read()\nconfig.set('a', 1)\nprint(config)\n")
-    assert alone("test or config", "config = read()\n")
-
-
-def test_the_first_broken_rule_is_the_reason():
-    text = "# autogenerated\n" + "x" * 2000
-    assert clean(text).reason == "long line"
-    assert clean(text, rules=reversed(RULES)).reason == "few assignments"
-    assert clean(text, rules=()) == KEEP
-
-
-def test_a_limit_can_be_changed():
-    strict = dataclasses.replace(rule("long line"), limit=10)
-    assert clean(SCRIPT, rules=[strict]) == Decision(False, "long line")
-
-
-def test_spared_documents_are_the_same_every_time_and_as_many_as_asked():
-    texts = [f"x = {number}" for number in range(4000)]
-    spare = dataclasses.replace(rule("few assignments"), spared=0.3)
-    first = [clean(text, rules=[spare]).keep for text in texts]
-    assert abs(sum(first) / len(first) - 0.3) < 0.03
-    order = list(range(len(texts)))
-    random.Random(0).shuffle(order)
-    again = {number: clean(texts[number], rules=[spare]).keep for number in order}
-    assert [again[number] for number in range(len(texts))] == first
-    assert all(clean(text, rules=[dataclasses.replace(spare, spared=1.0)]).keep for text in texts)
-
-
-def test_characters_per_token_with_real_tokenizers(files):
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(list(files.values())[:200], trainers.BpeTrainer(vocab_size=1500, initial_alphabet=alphabet))
-    code, noise = next(iter(files.values())) or SCRIPT, "".join(random.Random(0).choices("~^`§€þ", k=500))
-    for tokenizer in (bpe, PreTrainedTokenizerFast(tokenizer_object=bpe), tiktoken.Encoding(
-        "bytes", pat_str=r"\w+|\W", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
-    )):  # fmt: skip
-        each = characters_per_token_rule(tokenizer)
-        assert clean(noise, rules=[each]) == Decision(False, "few characters per token")
-    assert clean(code, rules=[characters_per_token_rule(bpe)]) == KEEP
-
-
-def test_a_very_long_document_is_judged():
-    line = "x = " + "+ ".join(["value"] * 11) + "\n"
-    assert clean(line * 600_000 + "for y in x: pass\n") == KEEP  # 52 MB
-
-
-def test_dataset_and_documents_agree_on_real_files(files):
-    data = {"content": [*files.values(), None], "path": [*files, None], "n": list(range(len(files) + 1))}
-    source = datasets.Dataset.from_dict(data)
-    kept, reasons = clean_dataset(source, show_progress=False)
+def test_data_set_and_documents_agree_on_real_files(files):
+    source = Dataset.from_dict({"content": [*files.values(), None], "path": [*files, None], "n": range(len(files) + 1)})
+    kept, reasons = clean_dataset(source)
     decisions = [clean(text, path) for path, text in [*files.items(), (None, None)]]
     assert kept["n"][:] == [number for number, decision in enumerate(decisions) if decision.keep]
-    assert sum(reasons.values()) + len(kept) == len(source) == len(decisions)
-    for name, count in reasons.items():
-        assert count == sum(decision.reason == name for decision in decisions)
-    assert list(reasons) == [name for name, _ in reasons.most_common()]
+    assert sum(reasons.values()) + len(kept) == len(source)
+    assert all(count == sum(each.reason == name for each in decisions) for name, count in reasons.items())
+    assert list(reasons.items()) == reasons.most_common()
     assert kept.features == source.features
     # Nearly all test files leave, and by far not all library code.
     tests = {path for path in files if "/tests/" in path}
     assert tests.isdisjoint(kept["path"][:])
     assert len(kept) > 0.4 * (len(files) - len(tests))
-
-
-def test_the_scripts_own_test_rule_flags_more_library_files(files):
-    library = {path: text for path, text in files.items() if "/test" not in path}
-
-    def original(text: str) -> bool:
-        lines = text.lower().splitlines()
-        limit = int(0.05 * len(lines))
-        return any(sum(line.count(word) for line in lines) > limit for word in ("test", "config"))
-
-    theirs = sum(map(original, library.values()))
-    ours = sum(not alone("test or config", text, path) for path, text in library.items())
-    assert len(library) > 400
+    # The rule of the scripts counts letters, and drops more.
+    library = [text.lower() for path, text in files.items() if "/test" not in path]
+    theirs = sum(max(map(text.count, ("test", "config"))) > int(0.05 * len(text.splitlines())) for text in library)
+    ours = sum(not clean(text, rules=[BY_NAME["test or config"]]).keep for text in library)
     assert 0 < ours < theirs
 
 
-def test_without_a_path_column_the_text_is_judged_alone():
-    source = datasets.Dataset.from_dict({"text": [SCRIPT, "", "x = 1"]})
-    kept, reasons = clean_dataset(source, column="text", show_progress=False)
-    assert (kept["text"][:], dict(reasons)) == ([SCRIPT], {"empty": 1, "no structure": 1})
+def test_an_empty_data_set_and_one_without_paths():
+    for source in (Dataset.from_dict({"content": [], "path": []}), Dataset.from_dict({"content": ["", SCRIPT]})):
+        kept, reasons = clean_dataset(source)
+        assert (kept["content"][:], sum(reasons.values())) == (source["content"][1:], len(source[:1]["content"]))
 
 
-def test_an_empty_data_set_and_a_missing_column():
-    empty = datasets.Dataset.from_dict({"content": [], "path": []})
-    kept, reasons = clean_dataset(empty, show_progress=False)
-    assert (len(kept), reasons, kept.column_names) == (0, {}, ["content", "path"])
-    with pytest.raises(ValueError, match=r"no column 'content'.*'path'"):
-        clean_dataset(datasets.Dataset.from_dict({"path": ["a"]}))
+# --- the mixture ----------------------------------------------------------------------------------------------------
+
+PATHS = [f"lib/module_{i}.py" for i in range(200)] + [f"examples/plot_{i}.py" for i in range(20)]
+DATA = Dataset.from_dict({"path": PATHS, "content": [f"x = {path!r}\n" for path in PATHS]})
 
 
-def test_a_stream_and_a_dictionary_of_splits_are_refused_with_what_to_do():
-    source = datasets.Dataset.from_dict({"content": ["x"]})
-    for wrong in (source.to_iterable_dataset(), datasets.DatasetDict(train=source), source.to_list()):
-        with pytest.raises(ValueError, match=r"need a datasets\.Dataset: one split"):
-            clean_dataset(wrong, show_progress=False)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted))
+def test_examples_stay_and_a_larger_share_only_adds(shares):
+    small, large = (sample_library(DATA, share)["path"][:] for share in shares)
+    assert set(PATHS[200:]) <= set(small) <= set(large)
+    assert small == [path for path in PATHS if path in set(small)]
+
+
+def test_the_share_is_about_what_was_asked_for_in_any_order():
+    assert 30 <= len(sample_library(DATA, 0.25)) - 20 <= 70
+    assert [len(sample_library(DATA, share)) for share in (0, 1)] == [20, len(DATA)]
+    assert set(sample_library(DATA, 0.5)["path"]) == set(sample_library(DATA.shuffle(seed=3), 0.5)["path"])
+    nameless = Dataset.from_dict({"path": [None], "content": ["x"]})
+    assert len(sample_library(nameless, 0.0)) == 0
+
+
+def test_a_short_plotting_script_passes_the_rules_of_the_course_but_not_the_rule_on_structure():
+    script = "import matplotlib.pyplot as plt\nx = [1, 2]\ny = [3, 4]\nfig, ax = plt.subplots()\ns = 3\nc = 'k'\n"
+    assert clean(script, "examples/plot.py", TRAINING_RULES).keep
+    assert clean(script, "examples/plot.py").reason == "no structure"

@@ -148,7 +148,7 @@ def test_a_model_without_its_tokenizer_is_refused(model, session_tokenizer, tmp_
         token_surprise(model, session_tokenizer, "")
     with pytest.raises(ValueError, match="at least 2"):
         token_surprise(model, session_tokenizer, "x", window=1)
-    with pytest.raises(ValueError, match="There is no tokenizer at"):
+    with pytest.raises(ValueError, match="tokenizer"):
         load_tokenizer(tmp_path)
     GPT2Config().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no tokens"):

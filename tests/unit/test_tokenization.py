@@ -1,3 +1,5 @@
+"""Batches of texts from any stream, and tokenizers: trained alike twice, checked when loaded, compared."""
+
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from course_utils.data.tokenization import (
     characters_per_token,
     check_tokenizer,
     compare_tokenizers,
-    end_of_text_id,
     load_tokenizer,
     single_token_ids,
     train_code_tokenizer,
@@ -49,7 +50,7 @@ def streams(data):
 
 @pytest.mark.parametrize("kind", ["map-style", "stream", "two shards", "rows", "generator"])
 @pytest.mark.parametrize(
-    ("limit", "sizes"), [(None, [25, 25, 10]), (30, [25, 5]), (50, [25, 25]), (10_000, [25, 25, 10])]
+    ("limit", "sizes"), [(None, [25, 25, 10]), (30, [25, 5]), (50, [25, 25]), (0, []), (10_000, [25, 25, 10])]
 )
 def test_batches_hold_every_text_once_and_end_with_the_stream(data, texts, kind, limit, sizes):
     batches = list(batch_iterator(streams(data)[kind], batch_size=25, limit=limit))
@@ -59,75 +60,47 @@ def test_batches_hold_every_text_once_and_end_with_the_stream(data, texts, kind,
 
 def test_batches_read_no_more_of_a_stream_than_they_need():
     def rows():
-        yield {"content": "a"}
-        yield {"content": "b"}
+        yield {"text": "a"}
+        yield {"text": "b"}
         raise AssertionError("read on")
 
-    assert list(batch_iterator(rows(), batch_size=1, limit=2)) == [["a"], ["b"]]
-    assert list(batch_iterator(rows(), limit=0)) == []
+    assert list(batch_iterator(rows(), batch_size=1, limit=2, column="text")) == [["a"], ["b"]]
 
 
-def test_batches_of_a_shuffled_stream_follow_its_epoch(data):
+def test_batches_follow_the_epoch_and_the_place_of_a_stream(data, texts):
     stream = data.to_iterable_dataset().shuffle(seed=0, buffer_size=20)
     orders = []
     for epoch in (0, 1, 0):
         stream.set_epoch(epoch)
         orders.append(list(batch_iterator(stream)))
     assert orders[0] == orders[2] != orders[1]
-
-
-def test_batches_of_a_resumed_stream_go_on_where_it_stands(data, texts):
     stream = data.to_iterable_dataset(num_shards=2)
     list(islice(stream, 40))
     stream.load_state_dict(stream.state_dict())
     assert [text for batch in batch_iterator(stream, 7) for text in batch] == texts[40:]
 
 
-def test_batches_of_a_missing_column_or_size_are_refused(data):
-    with pytest.raises(ValueError, match="no column 'text', only path, content"):
-        next(batch_iterator(data, column="text"))
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        next(batch_iterator(data, batch_size=0))
-
-
-def test_the_base_tokenizer_trains_on_a_stream_as_the_tutorial_does(data, texts):
-    stream = data.to_iterable_dataset()
-    trained = base_tokenizer().train_new_from_iterator(batch_iterator(stream, 10, limit=1000), 600, show_progress=False)
-    assert len(trained) == 600
-    assert trained.eos_token == trained.bos_token == "<|endoftext|>"
-    assert trained.decode(trained(texts[0])["input_ids"]) == texts[0]
-
-
-def test_training_twice_gives_the_same_tokenizer(data, tokenizer):
-    again = train_code_tokenizer(batch_iterator(data), 1500)
+def test_training_twice_gives_the_same_tokenizer_as_the_tutorials_call(data, tokenizer):
+    again = train_code_tokenizer(batch_iterator(data.to_iterable_dataset(), limit=1000), 1500)
     assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    options = {"new_special_tokens": ["<|pad|>"], "show_progress": False}
+    by_hand = base_tokenizer().train_new_from_iterator(batch_iterator(data), 1500, **options)
+    assert by_hand.get_vocab() == tokenizer.get_vocab()
 
 
-def test_a_trained_tokenizer_knows_all_bytes_and_pads_with_a_token_of_its_own(tokenizer):
-    assert len(tokenizer) == 1500
-    assert tokenizer.pad_token == "<|pad|>"
-    assert tokenizer.pad_token_id != tokenizer.eos_token_id
-    text = "🐍 žluťoučký\x00\x7f\r\n"
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-
-
-def test_a_saved_tokenizer_loads_with_its_control_tokens(tokenizer, tmp_path):
+def test_a_trained_tokenizer_knows_all_bytes_and_is_loaded_with_its_control_tokens(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = load_tokenizer(tmp_path)
-    assert (loaded.pad_token_id, loaded.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
-    assert loaded("import os")["input_ids"] == tokenizer("import os")["input_ids"]
+    assert (len(loaded), loaded.pad_token, loaded.eos_token) == (1500, "<|pad|>", "<|endoftext|>")
+    assert loaded.pad_token_id == tokenizer.pad_token_id != loaded.eos_token_id == tokenizer.eos_token_id
+    text = "🐍 žluťoučký\x00\x7f\r\n"
+    assert loaded("import os " + text)["input_ids"] == tokenizer("import os " + text)["input_ids"]
+    assert loaded.decode(loaded(text)["input_ids"]) == text
 
 
-@pytest.mark.parametrize(
-    ("batches", "size", "message"),
-    [
-        ([], 300, "nothing to learn"),
-        ([["", ""]], 300, "nothing to learn"),
-        ([["x = 1"]], 258, "vocab_size is 258; it must exceed 258"),
-    ],
-)
-def test_training_on_nothing_is_refused(batches, size, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(("batches", "size"), [([], 300), ([["", ""]], 300), ([["x = 1"] * 9], 258)])
+def test_training_on_nothing_is_refused(batches, size):
+    with pytest.raises(ValueError, match="Nothing was learned"):
         train_code_tokenizer(iter(batches), size)
 
 
@@ -137,43 +110,23 @@ def test_a_folder_with_a_model_but_no_tokenizer_is_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_a_folder_without_anything_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no tokenizer at .*notebook 02"):
-        load_tokenizer(tmp_path)
-
-
-@pytest.mark.parametrize("damaged", ['{"a": 1}', "[]", "", "{no JSON", '{"added_tokens": [], "model": {"type": "X"}}'])
-def test_a_damaged_tokenizer_is_refused_with_the_librarys_reason(tokenizer, tmp_path, damaged):
-    tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text(damaged, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"that can be read.*The library said: \w+: ."):
-        load_tokenizer(tmp_path)
-
-
-def test_a_tokenizer_without_end_of_text_is_refused():
-    tokenizer = base_tokenizer()
-    tokenizer.eos_token = None
-    with pytest.raises(ValueError, match="no end-of-text token"):
-        check_tokenizer(tokenizer)
-    with pytest.raises(ValueError, match="Add one"):
-        end_of_text_id(tokenizer)
-
-
-def test_padding_with_the_end_of_text_is_refused_unless_allowed():
+def test_a_tokenizer_that_cannot_end_a_text_is_refused():
     tokenizer = base_tokenizer()
     assert check_tokenizer(tokenizer) is tokenizer  # no padding token is no fault
     tokenizer.pad_token = tokenizer.eos_token
     with pytest.raises(ValueError, match="never learns to stop"):
         check_tokenizer(tokenizer)
-    assert check_tokenizer(tokenizer, padding_may_end_text=True) is tokenizer
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="no end-of-text token"):
+        check_tokenizer(tokenizer)
 
 
 def test_words_that_are_one_token_are_told_from_the_others(tokenizer):
     words = ["plt", "fit", "import", "testtest"]
     ids, others = single_token_ids(tokenizer, words)
+    assert sorted([*ids, *others]) == sorted(words)
     assert "import" in ids
     assert "testtest" in others
-    assert sorted([*ids, *others]) == sorted(words)
     assert all(tokenizer.decode([i]) == word for word, i in ids.items())
     spaced, rest = single_token_ids(tokenizer, words, leading_space=True)
     assert set(ids) < set(spaced)
@@ -181,40 +134,14 @@ def test_words_that_are_one_token_are_told_from_the_others(tokenizer):
     assert spaced[" import"] != spaced["import"]
 
 
-def test_characters_per_token_are_measured_over_a_stream(data, texts, tokenizer):
+def test_characters_per_token_are_measured_over_a_stream_and_over_a_column(data, texts, tokenizer):
     stream = data.to_iterable_dataset().take(20)
     expected = sum(map(len, texts[:20])) / sum(len(tokenizer(text)["input_ids"]) for text in texts[:20])
     assert characters_per_token(tokenizer, (row["content"] for row in stream)) == expected
     assert 1.5 < expected < 5
-
-
-def test_a_column_can_be_measured_though_the_tokenizer_refuses_it(data, texts, tokenizer):
     with pytest.raises(ValueError):
-        tokenizer(data["content"])
+        tokenizer(data["content"])  # transformers 5 takes no column
     assert characters_per_token(tokenizer, data["content"]) == characters_per_token(tokenizer, texts)
-
-
-@pytest.mark.parametrize("nothing", [[], [""]])
-def test_characters_per_token_of_nothing_are_refused(tokenizer, nothing):
-    with pytest.raises(ValueError, match="no text to measure"):
-        characters_per_token(tokenizer, nothing)
-    with pytest.raises(ValueError, match="no text to compare"):
-        compare_tokenizers({"bpe": tokenizer}, nothing)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        characters_per_token,
-        single_token_ids,
-        lambda tokenizer, text: compare_tokenizers({"bpe": tokenizer}, text),
-        lambda _, text: word_tokenizer(text, 300),
-        lambda _, text: train_code_tokenizer(text, 300),
-    ],
-)
-def test_one_text_instead_of_a_list_is_refused(tokenizer, call):
-    with pytest.raises(ValueError, match="put it into a list"):
-        call(tokenizer, "import pandas as pd")
 
 
 def test_bytes_words_and_merges_compare_as_the_lesson_says(texts, tokenizer):
@@ -226,5 +153,4 @@ def test_bytes_words_and_merges_compare_as_the_lesson_says(texts, tokenizer):
     bytes_per_document = sum(len(text.encode()) for text in texts[30:]) / len(texts[30:])
     assert rows["bytes"]["tokens_per_document"] == bytes_per_document > 2 * rows["bpe"]["tokens_per_document"]
     assert rows["bytes"]["characters_per_token"] <= 1 < rows["bpe"]["characters_per_token"]
-    assert 0.2 < rows["bytes"]["vocabulary_used"] < 0.9
     assert rows["bytes"]["vocabulary_used"] == len(set("".join(texts[30:]).encode())) / 258
