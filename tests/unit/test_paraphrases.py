@@ -154,7 +154,7 @@ def test_a_test_split_may_hide_its_labels_and_a_missing_split_is_named(tmp_path)
     (tmp_path / "validation.jsonl").unlink()
     with pytest.raises(ValueError, match=r"has no split validation; it has train, test\. .*train_test_split"):
         load_pairs(str(tmp_path))
-    with pytest.raises(ConnectionError, match=r"nyu-mll/glue:mrpc is no folder or file here, and the Hub does not"):
+    with pytest.raises(ConnectionError, match=r"nyu-mll/glue:mrpc is not a local folder or file, and the Hub does not"):
         load_pairs("nyu-mll/glue:mrpc")
 
 
