@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict, Features, IterableDataset, concatenate_datasets, load_dataset
+from datasets import Dataset, DatasetDict, Features, IterableDataset, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.info import DatasetInfosDict
 from tqdm.auto import tqdm
@@ -180,7 +180,8 @@ def check_columns(corpus: Dataset | IterableDataset | Location) -> None:
     """Raise `ValueError` unless a data set (of a `Location`, its training split) has a corpus's columns, all text."""
     if isinstance(corpus, Location):
         corpus = corpus.load("train", streaming=True)
-    names = corpus.column_names or list(next(iter(corpus), {}))
+    row = next(iter(corpus), {})
+    names = corpus.column_names or list(row)
     if "content" not in names:
         raise ValueError(
             f"the data set has the columns {', '.join(names)}, but no `content` with the text of each document; "
@@ -191,18 +192,15 @@ def check_columns(corpus: Dataset | IterableDataset | Location) -> None:
             f"the data set lacks the columns {', '.join(missing)}; add them as text, for example with "
             "dataset.map(lambda row: {'repo_name': 'mine', 'path': …, 'license': 'unknown', …})"
         )
-    types = {name: getattr(feature, "dtype", "") for name, feature in (corpus.features or {}).items()}
-    if wrong := [name for name in COLUMNS if types.get(name, "string") not in ("string", "large_string")]:
+    types = corpus.features or {name: Value("string" if isinstance(row[name], str | None) else "null") for name in row}
+    if wrong := [name for name in COLUMNS if types[name] not in (Value("string"), Value("large_string"))]:
         raise ValueError(f"{', '.join(wrong)} must hold text: use dataset.cast_column(name, Value('string'))")
 
 
 def build_from_sources(
     destination: Path, sources: Sequence[Source], archives: Sequence[Path], max_bytes: int | None = None
 ) -> None:
-    """Write the corpus made of pinned source distributions; `archives` are their files, in the same order.
-
-    `max_bytes` cuts it to a fair sample of that much text.
-    """
+    """Write the corpus made of pinned sources, or a fair sample of it; `archives` are their files, in the same order."""
     projects = {
         Document(source.name, source.version, source.license, source.split): iter_python_members(archive)
         for source, archive in zip(sources, archives, strict=True)

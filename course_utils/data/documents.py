@@ -37,7 +37,7 @@ class Document(NamedTuple):
 
     repo_name: str  # of the project, as are version and license
     version: str
-    license: str  # as the project declares it, or "unknown"
+    license: str  # the SPDX expression that the project declares, or "unknown"
     split: str
     path: str = ""
     content: str = ""
@@ -169,17 +169,16 @@ task_categories: [text-generation]
 
 {origin}
 
-The columns are those of the CodeParrot data sets, all strings: `repo_name`, `path`, `copies` (rows of this corpus with
-the same content), `size` (bytes in UTF-8), `content`, `license` (as the project declares it).
+Columns, all strings, as in the CodeParrot data sets: `repo_name`, `path`, `copies` (rows of this corpus with the same
+content), `size` (bytes in UTF-8), `content`, `license` (SPDX, as the project declares it, or unknown).
 
 | project | version | licence | split | documents | MB | examples |
 |---|---|---|---|---|---|---|
 {table}
 
 Every `.py` file of a project is a document; Windows line ends (CRLF) have become LF. The doctest examples in the
-docstrings of a library module are a further document, named like the module with the ending `.doctest.py`.
-Duplicates, empty files, generated files and part of the tests are kept on purpose: removing them is a lesson of the
-course. Files left out:
+docstrings of a library module are a further document, with the ending `.doctest.py`. Duplicates, empty files,
+generated files and part of the tests are kept on purpose: removing them is a lesson of the course. Files left out:
 
 {dropped}
 
