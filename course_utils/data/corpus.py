@@ -200,7 +200,7 @@ def check_columns(corpus: Dataset | IterableDataset | Location) -> None:
 def build_from_sources(
     destination: Path, sources: Sequence[Source], archives: Sequence[Path], max_bytes: int | None = None
 ) -> None:
-    """Write the corpus made of pinned sources, or a fair sample of it; `archives` are their files, in the same order."""
+    """Write the corpus of pinned sources, or a fair sample of it; `archives` are their files, in the same order."""
     projects = {
         Document(source.name, source.version, source.license, source.split): iter_python_members(archive)
         for source, archive in zip(sources, archives, strict=True)
