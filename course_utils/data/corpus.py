@@ -61,7 +61,9 @@ class Location:
             if split not in files:
                 raise ValueError(f"{place} has no split {split!r}, only {list(files)}; name a file or folder after it.")
             return _read(files[split]).to_iterable_dataset() if streaming else _read(files[split])
-        path = self.path.replace("{split}", HUB_SPLITS[split])  # one data set per split, with all its rows in "train"
+        path = self.path.replace(
+            "{split}", HUB_SPLITS.get(split, "")
+        )  # one data set per split, with its rows in "train"
         name = split if path == self.path else "train"
         return _from_hub(path, f"set COURSE_CODE_CORPUS={PINNED}", split=name, streaming=streaming)
 
@@ -163,10 +165,8 @@ def corpus_kind(text: str) -> str:
         return PINNED
     place = Path(text).expanduser()
     if place.is_dir():
-        code, data = any(True for _ in python_files(place)), bool(data_files(place))
-        if code and data:
-            print(f"{place} has Python files, so it is read as code; its data files are left out.")
-        return "dataset" if data and not code else "folder"
+        code = any(True for _ in python_files(place))
+        return "dataset" if not code and data_files(place) else "folder"
     if HUB_ID.fullmatch(text) and not place.exists():
         return "hub"
     raise ValueError(
@@ -244,6 +244,8 @@ def build_from_folder(destination: Path, folder: Path, max_bytes: int | None = N
         Document(name, "", "unknown", "train"): ((path, file.read_bytes()) for path, file in files)
         for name, files in found.items()
     }
+    if data_files(Path(folder)):
+        print(f"{folder} has Python files, so it is read as code; its data files are left out.")
     origin = "Python files from folders of the person who made this corpus; not meant to be shared."
     _build(destination, projects, origin, max_bytes, choose=True)
 

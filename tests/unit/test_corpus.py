@@ -180,9 +180,10 @@ def put(folder: Path, files: dict[str, bytes | str]) -> Path:
     return folder
 
 
-def test_each_sub_folder_is_a_project_and_foreign_folders_are_left_out(tmp_path):
+def test_each_sub_folder_is_a_project_and_foreign_folders_are_left_out(tmp_path, capsys):
     code = {f"m{n}.py": "x = 1\n" * 30 for n in range(9)}
     source = put(tmp_path / "src", {f"big/{name}": text for name, text in code.items()} | {"loose.py": "loose = 1\n"})
+    put(source, {"big/data/prices.jsonl": "{}"})
     put(tmp_path / "elsewhere", {"a.py": "linked = 1\n" * 18, "pyproject.toml": '[project]\nlicense = "(or later)"\n'})
     (source / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)  # a project, by a link of yours
     (source / "big/inner").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -190,6 +191,7 @@ def test_each_sub_folder_is_a_project_and_foreign_folders_are_left_out(tmp_path)
     for place in (".git", ".venv/lib", "venv/site-packages", "node_modules/m", "build/lib", "a.egg-info"):
         put(source / "big" / place, {"alien.py": "alien = 1\n"})
     module.build_from_folder(tmp_path / "out", source)
+    assert f"{source} has Python files, so it is read as code" in capsys.readouterr().out
     assert {(row["repo_name"], row["path"]) for row in rows(tmp_path / "out", "validation")} == {("link", "a.py")}
     train = {(row["repo_name"], row["path"]) for row in rows(tmp_path / "out", "train")}
     assert train == {("big", name) for name in code} | {("src", "loose.py")}
@@ -318,9 +320,8 @@ def test_a_hub_id_that_cannot_be_opened_says_what_to_do(split):
         ({}, "folder"),
     ],
 )
-def test_a_folder_with_python_files_is_code(tmp_path, capsys, files, kind):
+def test_a_folder_with_python_files_is_code(tmp_path, files, kind):
     assert corpus_kind(str(put(tmp_path, files))) == kind
-    assert ("so it is read as code" in capsys.readouterr().out) is (kind == "folder" and files != {})
 
 
 def test_a_name_is_pinned_or_a_hub_id_or_refused(tmp_path):

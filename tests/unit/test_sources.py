@@ -1,6 +1,6 @@
 """Pinned source archives: a real index on this machine, real archives, and everything that can go wrong."""
 
-import functools
+import io
 import os
 import shutil
 import ssl
@@ -9,15 +9,14 @@ import sys
 import tarfile
 import threading
 import time
-from collections import Counter
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import certifi
 import pytest
 
-from course_utils.cache import file_sha256
 from course_utils.data import sources as module
 from course_utils.data.sources import Source, SourcesUnavailable, fetch_sources, iter_python_members, load_manifest
 
@@ -25,41 +24,36 @@ PIP_SETTINGS = module.pip_settings
 TLS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "PIP_INDEX_URL")
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder, also as a proxy; the server counts requests, and plays the faults it was given."""
+class Handler(BaseHTTPRequestHandler):
+    """Serves the server's `files`, also as a proxy; lists what was asked for, and plays the faults it was given."""
 
     def do_GET(self):
-        self.path = urlsplit(self.path).path
-        self.server.asked[self.path] += 1
-        fault = self.server.faults.pop(0) if self.server.faults and self.path.startswith("/files/") else None
-        if fault == "busy":
-            self.send_error(503)
-        elif fault in ("cut", "stall"):
-            data = Path(self.translate_path(self.path)).read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data[: len(data) // 2])
-            self.wfile.flush()
-            if fault == "stall":
-                self.server.go_on.wait(60)
-            self.close_connection = True
-        else:
-            super().do_GET()
+        path = urlsplit(self.path).path
+        self.server.asked.append(path)
+        fault = self.server.faults.pop(0) if self.server.faults and path.startswith("/files/") else None
+        data = self.server.files.get(path)
+        if data is None or fault == "busy":
+            return self.send_error(503 if fault else 404)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if fault else data)
+        self.wfile.flush()
+        if fault == "stall":
+            self.server.go_on.wait(60)
 
     def log_message(self, *arguments):
         pass
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch):
-    """Serve a package index: `/simple/NAME/` lists the archives of a project, `/files/` holds them."""
+def index(monkeypatch):
+    """Serve a package index: `/simple/NAME/` lists the archives of a project."""
     for variable in TLS:
         monkeypatch.delenv(variable, raising=False)
-    folder = tmp_path / "index"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-    server.folder, server.asked, server.faults = folder, Counter(), []
-    server.go_on = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.asked, server.faults, server.go_on = {}, [], [], threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/simple/"
     monkeypatch.setattr(module, "pip_settings", lambda: {"index-url": server.url})
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -71,58 +65,46 @@ def index(tmp_path, monkeypatch):
 
 @pytest.fixture
 def sources(index):
-    (index.folder / "files").mkdir(parents=True)
     found = []
     for name in ("one", "two"):
-        path = index.folder / "files" / f"{name}-1.tar.gz"
-        write_tar(path, {f"{name}-1/{name}.py": os.urandom(3000)})
-        page = index.folder / "simple" / name / "index.html"
-        page.parent.mkdir(parents=True)
-        page.write_text(f'<!DOCTYPE html><a href="/files/{path.name}">{path.name}</a>', encoding="utf-8")
-        found.append(Source(name, "1", path.name, file_sha256(path), path.stat().st_size, "MIT", "train", tiny=True))
+        file, data = f"{name}-1.tar.gz", os.urandom(3000)
+        index.files[f"/simple/{name}/"] = f'<!DOCTYPE html><a href="/files/{file}">{file}</a>'.encode()
+        index.files[f"/files/{file}"] = data
+        found.append(Source(name, "1", file, sha256(data).hexdigest(), len(data), "MIT", "train", tiny=True))
     return found
 
 
-def write_tar(path: Path, members: dict[str, bytes], **links: str) -> None:
-    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        for name, content in members.items():
-            (path.parent / "member").write_bytes(content)
-            tar.add(path.parent / "member", name)
-        for kind, target in links.items():
-            info = tarfile.TarInfo(f"p-1/{kind}.py")
-            info.type, info.linkname = {"soft": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE}[kind], target
-            tar.addfile(info)
-    (path.parent / "member").unlink()
+def contents(folder: Path) -> dict[str, bytes]:
+    return {f"/files/{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+
+def archives(index) -> dict[str, bytes]:
+    return {path: data for path, data in index.files.items() if path.startswith("/files/")}
 
 
 def downloads(index) -> int:
-    return sum(count for path, count in index.asked.items() if path.startswith("/files/"))
+    return sum(path.startswith("/files/") for path in index.asked)
 
 
 def test_archives_are_downloaded_once_and_then_need_no_index(index, sources, tmp_path, monkeypatch):
     paths = fetch_sources(sources, tmp_path / "cache")
-    assert [file_sha256(path) for path in paths] == [source.sha256 for source in sources]
-    assert sorted((tmp_path / "cache").iterdir()) == paths
+    assert paths == sorted((tmp_path / "cache").iterdir())
+    assert contents(tmp_path / "cache") == archives(index)
     monkeypatch.setattr(module, "package_index", None)
     assert fetch_sources(sources[::-1], tmp_path / "cache") == paths[::-1]
-    assert downloads(index) == 2
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:200], lambda data: data[:100] + b"\0\1\2" + data[103:]])
-def test_a_damaged_archive_is_downloaded_again(index, sources, tmp_path, damage):
+def test_damaged_archives_are_downloaded_again_and_damaged_downloads_refused(index, sources, tmp_path, damage):
     path = fetch_sources(sources, tmp_path / "cache")[0]
     path.write_bytes(damage(path.read_bytes()))
     fetch_sources(sources, tmp_path / "cache")
-    assert file_sha256(path) == sources[0].sha256
-    assert downloads(index) == 3
-
-
-def test_other_bytes_than_those_pinned_are_refused(index, sources, tmp_path):
-    path = index.folder / "files" / sources[0].filename
-    path.write_bytes(path.read_bytes() + b"\0")
+    assert contents(tmp_path / "cache") == archives(index)
+    path.unlink()
+    index.files["/files/one-1.tar.gz"] = damage(index.files["/files/one-1.tar.gz"])
     with pytest.raises(ValueError, match=rf"one-1.tar.gz does not have the SHA-256 {sources[0].sha256}"):
         fetch_sources(sources, tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    assert list(contents(tmp_path / "cache")) == ["/files/two-1.tar.gz"]
 
 
 @pytest.mark.parametrize("fault", ["busy", "cut"])
@@ -133,26 +115,23 @@ def test_a_connection_is_tried_three_times(index, sources, tmp_path, monkeypatch
     if times == 3:
         with pytest.raises(SourcesUnavailable):
             fetch_sources(sources, tmp_path / "cache")
-        assert not list((tmp_path / "cache").iterdir())
-    paths = fetch_sources(sources, tmp_path / "cache")
-    assert [file_sha256(path) for path in paths] == [source.sha256 for source in sources]
+        assert not contents(tmp_path / "cache")
+    fetch_sources(sources, tmp_path / "cache")
+    assert contents(tmp_path / "cache") == archives(index)
     assert downloads(index) == times + 2
 
 
-@pytest.mark.parametrize("reason", ["no server", "no project", "no file"])
-def test_what_the_index_lacks_is_named_with_the_remedy(index, sources, tmp_path, monkeypatch, reason):
+@pytest.mark.parametrize("lacking", ["server", "project", "file"])
+def test_what_cannot_be_downloaded_is_named_with_the_remedy(index, sources, tmp_path, monkeypatch, lacking):
     monkeypatch.setattr(module, "ATTEMPTS", 1)
     fetch_sources(sources[:1], tmp_path / "cache")
-    page = index.folder / "simple" / "two"
-    if reason == "no server":
+    if lacking == "server":
         monkeypatch.setattr(module, "pip_settings", lambda: {"index-url": "http://127.0.0.1:9/simple"})
-    elif reason == "no project":
-        shutil.rmtree(page)
     else:
-        (page / "index.html").write_text("<!DOCTYPE html>", encoding="utf-8")
+        index.files |= {"/simple/two/": None if lacking == "project" else b"<!DOCTYPE html>"}
     with pytest.raises(SourcesUnavailable, match=r"two-1.tar.gz cannot .* set PIP_INDEX_URL .* 0\.0 MB are missing"):
         fetch_sources(sources, tmp_path / "cache")
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["one-1.tar.gz"]
+    assert list(contents(tmp_path / "cache")) == ["/files/one-1.tar.gz"]
 
 
 def test_several_callers_at_once_download_each_archive_once(index, sources, tmp_path):
@@ -177,8 +156,9 @@ def test_a_killed_download_leaves_nothing_half_written(index, sources, tmp_path)
         time.sleep(0.02)
     child.kill()
     child.wait()
-    assert not (tmp_path / "cache" / sources[0].filename).exists()
-    assert fetch_sources(sources, tmp_path / "cache") == sorted((tmp_path / "cache").iterdir())
+    assert "/files/one-1.tar.gz" not in contents(tmp_path / "cache")
+    fetch_sources(sources, tmp_path / "cache")
+    assert contents(tmp_path / "cache") == archives(index)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +194,8 @@ def test_what_pip_is_told_holds_for_the_archives(index, sources, tmp_path, monke
         with pytest.raises(SourcesUnavailable, match="SSLError"):
             fetch_sources(sources, tmp_path / "cache")
     else:
-        assert fetch_sources(sources, tmp_path / "cache") == sorted((tmp_path / "cache").iterdir())
+        fetch_sources(sources, tmp_path / "cache")
+        assert contents(tmp_path / "cache") == archives(index)
 
 
 def serve_securely(index, folder: Path) -> None:
@@ -231,12 +212,19 @@ def serve_securely(index, folder: Path) -> None:
 
 
 def test_only_plain_python_files_are_read_and_nothing_is_written(tmp_path):
-    code = {"p-1/p/good.py": b"x = 1\n", "p-1/p/empty.py": b"", "p-1/setup.cfg": b"[x]", "loose.py": b"y = 1\n"}
-    archive = tmp_path / "p-1.tar.gz"
-    write_tar(archive, code | {"../p-1/up.py": b"z = 1\n"}, soft="/etc/passwd", hard="p-1/p/good.py")
-    found = dict(iter_python_members(archive))
-    assert found == {"p/good.py": b"x = 1\n", "p/empty.py": b"", "p-1/up.py": b"z = 1\n"}
-    assert list(tmp_path.iterdir()) == [archive]
+    members = {"p-1/p/a.py": b"x = 1\n", "p-1/b.py": b"", "p-1/setup.cfg": b"[x]", "c.py": b"y", "../p-1/up.py": b"z"}
+    with tarfile.open(tmp_path / "p-1.tar.gz", "w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name, kind, target in (("soft", tarfile.SYMTYPE, "/etc/passwd"), ("hard", tarfile.LNKTYPE, "p-1/p/a.py")):
+            info = tarfile.TarInfo(f"p-1/{name}.py")
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    found = dict(iter_python_members(tmp_path / "p-1.tar.gz"))
+    assert found == {"p/a.py": b"x = 1\n", "b.py": b"", "p-1/up.py": b"z"}
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_manifest_pins_permissively_licensed_projects_for_both_splits():
