@@ -180,21 +180,14 @@ def check_columns(corpus: Dataset | IterableDataset | Location) -> None:
     """Raise `ValueError` unless a data set (of a `Location`, its training split) has a corpus's columns, all text."""
     if isinstance(corpus, Location):
         corpus = corpus.load("train", streaming=True)
-    row = next(iter(corpus), {})
-    names = corpus.column_names or list(row)
-    if "content" not in names:
+    row, types, text = next(iter(corpus), {}), corpus.features or {}, (Value("string"), Value("large_string"))
+    wrong = [n for n in COLUMNS if not isinstance(row.get(n, 0), str | None) or types.get(n, text[0]) not in text]
+    if wrong:
+        names = ", ".join(f"`{name}`" for name in sorted(wrong, key=lambda name: name != "content"))
         raise ValueError(
-            f"the data set has the columns {', '.join(names)}, but no `content` with the text of each document; "
-            'rename yours: dataset.rename_column("text", "content")'
+            f"the data set has no {names} that holds text, only {', '.join(row) or 'no rows'}. Change yours "
+            "with dataset.rename_column or cast_column, or add some: dataset.map(lambda row: {'repo_name': 'mine', …})"
         )
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise ValueError(
-            f"the data set lacks the columns {', '.join(missing)}; add them as text, for example with "
-            "dataset.map(lambda row: {'repo_name': 'mine', 'path': …, 'license': 'unknown', …})"
-        )
-    types = corpus.features or {name: Value("string" if isinstance(row[name], str | None) else "null") for name in row}
-    if wrong := [name for name in COLUMNS if types[name] not in (Value("string"), Value("large_string"))]:
-        raise ValueError(f"{', '.join(wrong)} must hold text: use dataset.cast_column(name, Value('string'))")
 
 
 def build_from_sources(

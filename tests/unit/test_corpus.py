@@ -32,6 +32,7 @@ FILES = {
         "pandas/windows.py": EXAMPLE.replace(b"\n", b"\r\n"),
         "pandas/bom.py": b"\xef\xbb\xbfx = 1\n",
         "pandas/latin.py": "s = 'café'\n".encode("latin-1"),
+        "pandas/utf8.py": "s = 'é'\n".encode(),
         "pandas/empty.py": b"",
         "pandas/huge.py": b"#" * 5_000_001,
         "pandas/_vendor/other.py": b"x = 1\n",
@@ -337,9 +338,12 @@ def test_a_name_is_pinned_or_a_hub_id_or_refused(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "x"}, r"the columns text, but no `content`.*rename_column"),
-        ({"content": "x", "path": "a"}, "lacks the columns repo_name, copies, size, license; add them as text"),
-        (dict.fromkeys(COLUMNS, "x") | {"path": 3, "size": 1}, "path, size must hold text"),
+        ({"text": "x"}, "no `content`, `repo_name`, `path`, `copies`, `size`, `license` that holds text, only text"),
+        (
+            {"content": "x", "path": "a"},
+            "no `repo_name`, `copies`, `size`, `license` that holds text, only content, path",
+        ),
+        (dict.fromkeys(COLUMNS, "x") | {"path": 3, "size": 1}, "no `path`, `size` that holds text"),
         (dict.fromkeys(COLUMNS, "x"), None),
     ],
 )
