@@ -25,7 +25,6 @@ from course_utils.data import (
     documents,
     encoding,
     filtering,
-    licenses,
     packing,
     paraphrases,
     sources,
@@ -93,7 +92,7 @@ def _folder_corpus(folder: Path, max_bytes: int) -> cache.Artifact:
 
 
 def _corpus_key(**inputs: Any) -> dict[str, Any]:
-    code = cache.code_fingerprint(corpus, documents, doctests, licenses, sources)
+    code = cache.code_fingerprint(corpus, documents, doctests, sources)
     return inputs | {"code": code} | cache.library_versions("pyarrow")
 
 

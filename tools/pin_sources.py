@@ -2,7 +2,8 @@
 
     python -m tools.pin_sources seaborn==0.13.2 …    pins these versions anew, keeps the other entries
 
-A new project is added with `--split` and, for the small slice, `--tiny`.
+A new project is added with `--split` and, for the small slice, `--tiny`. Where it declares no SPDX expression, its
+licence is that of the older entry, or `--license`.
 """
 
 import argparse
@@ -10,22 +11,18 @@ import email
 import hashlib
 import json
 import tarfile
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
-from pypi_simple import PyPISimple
-
-from course_utils.data.licenses import spdx_from_metadata
-from course_utils.data.sources import MANIFEST, TIMEOUT, Source, index_url, load_manifest
+from course_utils.data.sources import MANIFEST, TIMEOUT, Source, load_manifest, package_index
 
 
-def pin(name: str, version: str, split: str, tiny: bool, folder: Path) -> Source:
+def pin(name: str, version: str, license_name: str | None, split: str, tiny: bool, folder: Path) -> Source:
     """Return the pinned source of one release; the archive is downloaded to `folder` for its size and licence.
 
     Raises `ValueError` when the index has no source distribution of that version, or serves other bytes than it names.
     """
-    with PyPISimple(index_url()) as index:
+    with package_index() as index:
         packages = index.get_project_page(name, timeout=TIMEOUT).packages
         found = [p for p in packages if p.package_type == "sdist" and p.version == version and "sha256" in p.digests]
         if not found:
@@ -38,15 +35,14 @@ def pin(name: str, version: str, split: str, tiny: bool, folder: Path) -> Source
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != found[0].digests["sha256"]:
         raise ValueError(f"{path.name} has SHA-256 {digest}, the index names {found[0].digests['sha256']}")
-    license_name = spdx_from_metadata(email.message_from_bytes(read_metadata(path)))
+    license_name = email.message_from_bytes(read_metadata(path))["License-Expression"] or license_name
+    if license_name is None:
+        raise ValueError(f"{name} {version} declares no SPDX expression; read its licence, and name it with --license")
     return Source(name, version, path.name, digest, path.stat().st_size, license_name, split, tiny)
 
 
 def read_metadata(archive: Path) -> bytes:
     """Return the PKG-INFO file in the top folder of a source distribution."""
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as file:
-            return file.read(next(n for n in file.namelist() if n.count("/") == 1 and n.endswith("/PKG-INFO")))
     with tarfile.open(archive) as tar:
         return tar.extractfile(next(m for m in tar if m.name.count("/") == 1 and m.name.endswith("/PKG-INFO"))).read()
 
@@ -63,6 +59,7 @@ def main() -> None:
     parser.add_argument("releases", nargs="+", metavar="NAME==VERSION")
     parser.add_argument("--split", choices=("train", "validation"))
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--license", help="SPDX expression")
     parser.add_argument("--folder", type=Path, required=True, help="where archives are kept")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +69,8 @@ def main() -> None:
         old = pinned.get(name)
         split = options.split or (old.split if old else "train")
         tiny = options.tiny or bool(old and old.tiny)
-        pinned[name] = pin(name, version, split, tiny, options.folder)
+        license_name = options.license or (old.license if old else None)
+        pinned[name] = pin(name, version, license_name, split, tiny, options.folder)
         print(name, version, pinned[name].license, f"{pinned[name].size / 1e6:.1f} MB")
     write_manifest(list(pinned.values()))
 

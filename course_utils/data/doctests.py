@@ -11,77 +11,56 @@ import warnings
 
 SHORTEST = 5  # lines of code; a shorter document holds little more than its imports
 OLDEST_SYNTAX = (3, 11)  # the oldest Python of this course: a newer one must not find more examples than it does
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Docstrings of these libraries take their own short names for granted; a script of its own needs the import.
 CONVENTIONS = {
-    "np": "import numpy as np",
-    "pd": "import pandas as pd",
-    "plt": "import matplotlib.pyplot as plt",
-    "sns": "import seaborn as sns",
+    "np": "import numpy as np\n",
+    "pd": "import pandas as pd\n",
+    "plt": "import matplotlib.pyplot as plt\n",
+    "sns": "import seaborn as sns\n",
 }
 DIRECTIVE = re.compile(r"[ \t]*#[ \t]*doctest:.*$", re.MULTILINE)
 
 
 def docstrings(source: str) -> list[str]:
-    """Return the docstrings of a module, its classes and its functions, in the order they stand in the file.
-
-    A source that is no valid Python has none.
-    """
+    """Return the docstrings of a module in the order of the file, or none if it is not valid Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's code
             tree = ast.parse(source, feature_version=OLDEST_SYNTAX)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [node for node in ast.walk(tree) if isinstance(node, documented)]
+    nodes = [node for node in ast.walk(tree) if isinstance(node, DOCUMENTED)]
     nodes.sort(key=lambda node: getattr(node, "lineno", 0))
     return [text for node in nodes if (text := ast.get_docstring(node, clean=False))]
 
 
 def example_blocks(docstring: str) -> list[str]:
-    """Return the source of the examples in one docstring; examples with text between them are separate blocks.
-
-    A docstring that doctest itself rejects (no space after a prompt, ragged indentation) has none.
-    """
+    """Return the source of a docstring's examples, in blocks: text between two examples separates them."""
     try:
         # Which directives doctest knows depends on what else this process has imported, so they go first.
         pieces = doctest.DocTestParser().parse(DIRECTIVE.sub("", docstring))
-    except ValueError:
+    except ValueError:  # doctest itself rejects it: no space after a prompt, ragged indentation
         return []
-    blocks: list[str] = []
-    connected = False
+    blocks = [""]
     for piece in pieces:
-        if not isinstance(piece, doctest.Example):
-            connected = connected and not piece.strip()
-        elif connected:
+        if isinstance(piece, doctest.Example):
             blocks[-1] += piece.source
-        else:
-            blocks.append(piece.source)
-            connected = True
-    return blocks
+        elif piece.strip():
+            blocks.append("")
+    return [block for block in blocks if block]
 
 
-def assumed_imports(script: str) -> str:
-    """Return the import lines of the conventional short names that `script` uses and never imports."""
-    missing = (
+def doctest_document(source: str) -> str:
+    """Return a module's examples as one script, below the imports that they take for granted; "" if there are few."""
+    if ">>>" not in source:
+        return ""
+    script = "\n".join(block for text in docstrings(source) for block in example_blocks(text))
+    if sum(1 for line in script.split("\n") if line.strip()) < SHORTEST:
+        return ""
+    imports = "".join(
         line
         for name, line in CONVENTIONS.items()
         if re.search(rf"\b{name}\.", script) and not re.search(rf"\bas {name}\b", script)
     )
-    return "".join(f"{line}\n" for line in missing)
-
-
-def doctest_document(source: str) -> str:
-    """Return all doctest examples of a module as one script, blocks separated by a blank line.
-
-    Imports that the examples take for granted stand above them. An empty string says that there is nothing worth a
-    document: fewer than `SHORTEST` lines of code.
-    """
-    if ">>>" not in source:
-        return ""
-    document = "\n".join(block for text in docstrings(source) for block in example_blocks(text))
-    lines = sum(1 for line in document.split("\n") if line.strip())
-    if lines < SHORTEST:
-        return ""
-    imports = assumed_imports(document)
-    return f"{imports}\n{document}" if imports else document
+    return f"{imports}\n{script}" if imports else script

@@ -1,20 +1,22 @@
-"""Write documents as a local data set in the Hub's own layout: Parquet files by split, and a data card.
+"""What a document is, how Python files become documents, and how a corpus of them is written.
 
-The same documents give the same bytes, in whatever order they come: rows are sorted, row groups have a fixed size, and
-nothing depends on the clock, the machine or Python's hash seed. (Another pyarrow may compress differently; the digest
-in the data card covers the rows and stays the same.)
+A corpus is a local data set in the Hub's layout: Parquet files by split, and a data card. The same documents give the
+same bytes, in whatever order they come: nothing depends on the clock, the machine or Python's hash seed. (Another
+pyarrow may compress differently; the digest in the data card covers the rows and stays the same.)
 """
 
 import hashlib
-import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from course_utils.data.doctests import doctest_document
-from course_utils.data.sources import disk_full_explained
 
 COLUMNS = ("repo_name", "path", "copies", "size", "content", "license")
 SPLITS = ("train", "validation")
@@ -30,45 +32,24 @@ TEST = re.compile(r"(^|/)(tests?/|test_[^/]*\.py$|[^/]*_test\.py$|conftest\.py$)
 USER_STYLE = re.compile(r"(^|/)(examples?|galler(y|ies)|tutorials?)/|\.doctest\.py$")
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """One file of a project, as text; Windows line ends (CRLF) have become LF."""
 
-    repo_name: str
-    path: str
-    content: str
-    license: str  # SPDX expression or "unknown"
-    split: str
-
-    @property
-    def order(self) -> str:
-        """A stable pseudo-random key: cutting in this order takes a fair sample of every project."""
-        return hashlib.sha256(f"{self.repo_name}\n{self.path}".encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Project:
-    """What the data card says about one project."""
-
-    name: str
+    repo_name: str  # of the project, as are version and license
     version: str
-    license: str
+    license: str  # the SPDX expression that the project declares, or "unknown"
     split: str
+    path: str = ""
+    content: str = ""
 
 
-@dataclass
-class BuildReport:
-    """What a build wrote and what it left out."""
-
-    documents: dict[str, int] = field(default_factory=dict)  # by split
-    bytes: dict[str, int] = field(default_factory=dict)  # of UTF-8 text, by split
-    user_style_bytes: dict[str, int] = field(default_factory=dict)  # of these, in user-style documents
-    dropped: dict[str, int] = field(default_factory=dict)  # files, by reason
-    projects: tuple[str, ...] = ()
+def stable_order(project: str, path: str) -> str:
+    """Return a pseudo-random key that is the same everywhere: cutting in this order takes a fair sample."""
+    return hashlib.sha256(f"{project}\n{path}".encode()).hexdigest()
 
 
 def is_user_style(path: str) -> bool:
-    """Tell by its path whether a document shows the use of libraries: example, gallery, tutorial, doctest examples."""
+    """Return whether a path is that of an example, a tutorial or doctests: code that shows the use of libraries."""
     return bool(USER_STYLE.search(path)) and not TEST.search(path)
 
 
@@ -78,19 +59,19 @@ def left_out(project: str, path: str) -> str | None:
         return "copied in from another project"
     if MACHINERY.search(path):
         return "set-up machinery"
-    kept = int(hashlib.sha256(f"{project}\n{path}".encode()).hexdigest(), 16) % TESTS_KEPT == 0
-    return "tests (one file in four is kept)" if TEST.search(path) and not kept else None
+    if TEST.search(path) and int(stable_order(project, path), 16) % TESTS_KEPT:
+        return "tests (one file in four is kept)"
+    return None
 
 
-def read_documents(project: Project, members: Iterable[tuple[str, bytes]], dropped: Counter) -> Iterator[Document]:
-    """Yield the documents of a project: its files, and the doctest examples of each library module.
+def read_documents(project: Document, files: Iterable[tuple[str, bytes]], dropped: Counter) -> Iterator[Document]:
+    """Yield a project's files, and the doctest examples of each library module; count in `dropped` what is left out.
 
-    `members` are (path, bytes). What is left out is counted in `dropped` by reason.
+    `project` is a document without path and content, `files` are (path inside the project, bytes).
     """
-    for name, data in members:
+    for name, data in files:
         path = name.encode(errors="replace").decode()  # file names need not be text on every system
-        reason = left_out(project.name, path)
-        reason = reason or ("larger than 5 MB" if len(data) > BIGGEST_FILE else None)
+        reason = left_out(project.repo_name, path) or ("larger than 5 MB" if len(data) > BIGGEST_FILE else None)
         try:
             content = data.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError:
@@ -98,158 +79,106 @@ def read_documents(project: Project, members: Iterable[tuple[str, bytes]], dropp
         if reason:
             dropped[reason] += 1
             continue
-        yield Document(project.name, path, content, project.license, project.split)
+        yield project._replace(path=path, content=content)
         if not is_user_style(path) and not TEST.search(path) and (examples := doctest_document(content)):
-            yield Document(project.name, f"{path[:-3]}.doctest.py", examples, project.license, project.split)
+            yield project._replace(path=f"{path[:-3]}.doctest.py", content=examples)
 
 
-def slice_documents(documents: Sequence[Document], max_bytes: int) -> list[Document]:
-    """Return a fair sample of about `max_bytes` of text: 90 % training and 10 % validation, never more.
+def as_frame(documents: Iterable[Document]) -> pd.DataFrame:
+    """Return documents as rows in a stable order, with their `size` in bytes and whether they are user-style."""
+    frame = pd.DataFrame(documents, columns=Document._fields, dtype=object)
+    frame = frame.sort_values(["repo_name", "path", "content"], ignore_index=True)
+    frame["size"] = [len(text.encode()) for text in frame["content"]]
+    frame["user"] = [is_user_style(path) for path in frame["path"]]
+    return frame
+
+
+def slice_documents(frame: pd.DataFrame, max_bytes: int) -> pd.DataFrame:
+    """Return a fair sample of at most `max_bytes` of text, 90 % training and 10 % validation; all if there is less.
 
     Documents are taken in the order of a hash of their names. User-style documents keep their share of the text, and
-    get at least a quarter of the slice as far as there are that many. A document over a twentieth of its share is
-    left out, so that no single file fills the slice. What is not larger than `max_bytes` stays whole.
+    get at least a quarter of the slice as far as there are that many. A document over a twentieth of its split is
+    left out, so that no single file fills the slice.
     """
-    if sum(len(document.content.encode()) for document in documents) <= max_bytes:
-        return list(documents)
-    chosen = []
-    for split in SPLITS:
-        cap = max_bytes // VALIDATION_SHARE if split == "validation" else max_bytes - max_bytes // VALIDATION_SHARE
-        mine = sorted((d for d in documents if d.split == split), key=lambda d: (d.order, d.content))
-        sized = [(d, size) for d in mine if (size := len(d.content.encode())) <= cap // 20]
-        user = [pair for pair in sized if is_user_style(pair[0].path)]
-        library = [pair for pair in sized if not is_user_style(pair[0].path)]
-        share = sum(size for _, size in user) / max(sum(size for _, size in sized), 1)
-        taken = _prefix(user, int(cap * max(LEAST_USER_SHARE, share)))
-        taken += _prefix(library, cap - sum(size for _, size in taken))
-        chosen += [document for document, _ in taken]
-    return chosen
+    if frame["size"].sum() <= max_bytes:
+        return frame
+    order = [stable_order(*names) for names in zip(frame["repo_name"], frame["path"], strict=True)]
+    frame = frame.assign(order=order).sort_values(["order", "content"])
+    held_out = max_bytes // VALIDATION_SHARE
+    taken = []
+    for split, cap in (("train", max_bytes - held_out), ("validation", held_out)):
+        mine = frame[(frame["split"] == split) & (frame["size"] <= cap // 20)]
+        user, library = mine[mine["user"]], mine[~mine["user"]]
+        share = user["size"].sum() / max(mine["size"].sum(), 1)
+        user = user[user["size"].cumsum() <= int(cap * max(LEAST_USER_SHARE, share))]
+        taken += [user, library[library["size"].cumsum() <= cap - user["size"].sum()]]
+    return pd.concat(taken).sort_index()
 
 
-def _prefix(sized: list[tuple[Document, int]], cap: int) -> list[tuple[Document, int]]:
-    """Return the first documents that together have at most `cap` bytes."""
-    totals = itertools.accumulate(size for _, size in sized)
-    return [pair for pair, total in zip(sized, totals, strict=True) if total <= cap]
+def write_corpus(destination: Path, frame: pd.DataFrame, origin: str, dropped: Counter) -> None:
+    """Write documents under `destination` as `data/*.parquet` with a data card, in which `origin` is a paragraph.
 
-
-def write_corpus(
-    destination: Path, documents: Iterable[Document], projects: Sequence[Project], origin: str, dropped: Counter
-) -> BuildReport:
-    """Write `documents` under `destination` as `data/*.parquet` with a data card, and return what was written.
-
-    `origin` is the paragraph of the data card that says where the documents come from. Raises `ValueError` when a split
-    would be empty, `OSError` on a full disk.
+    Raises `ValueError` when a split would be empty.
     """
-    rows = sorted(documents, key=lambda document: (document.repo_name, document.path, document.content))
-    report = BuildReport(dropped=dict(sorted(dropped.items())), projects=tuple(sorted({d.repo_name for d in rows})))
+    if empty := [split for split in SPLITS if not frame["size"][frame["split"] == split].sum()]:
+        raise ValueError(
+            f"the corpus has no text for the {empty[0]} split ({len(frame)} documents in all; left out: "
+            f"{dict(dropped) or 'nothing'}). Choose a folder or projects with more Python files."
+        )
+    frame = frame.assign(copies=frame.groupby("content")["content"].transform("size"))
     for split in SPLITS:
-        mine = [document for document in rows if document.split == split]
-        report.documents[split] = len(mine)
-        report.bytes[split] = sum(len(d.content.encode()) for d in mine)
-        report.user_style_bytes[split] = sum(len(d.content.encode()) for d in mine if is_user_style(d.path))
-        if not report.bytes[split]:
-            raise ValueError(
-                f"the corpus has no text for the {split} split ({len(rows)} documents in all; left out: "
-                f"{report.dropped or 'nothing'}). Choose a folder or projects with more Python files."
-            )
-    data = Path(destination) / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    copies = Counter(document.content for document in rows)
-    with disk_full_explained(data, sum(report.bytes.values()) // 2):  # code compresses at least that well
-        for split in SPLITS:
-            mine = [document for document in rows if document.split == split]
-            _write_parquet(data / f"{split}-00000-of-00001.parquet", mine, copies)
-        card = _data_card(report, rows, projects, origin)
-        (Path(destination) / "README.md").write_text(card, encoding="utf-8", newline="\n")
-    return report
+        _write_parquet(destination / "data" / f"{split}-00000-of-00001.parquet", frame[frame["split"] == split])
+    (destination / "README.md").write_text(_data_card(frame, origin, dropped), encoding="utf-8", newline="\n")
 
 
-def _columns(documents: Sequence[Document], copies: Counter) -> dict[str, list[str]]:
-    """All columns are strings, as in the CodeParrot data sets: notebooks show the first 200 characters of each."""
-    return {
-        "repo_name": [d.repo_name for d in documents],
-        "path": [d.path for d in documents],
-        "copies": [str(copies[d.content]) for d in documents],
-        "size": [str(len(d.content.encode())) for d in documents],
-        "content": [d.content for d in documents],
-        "license": [d.license for d in documents],
-    }
-
-
-def _write_parquet(path: Path, documents: Sequence[Document], copies: Counter) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-    groups: list[list[Document]] = [[]]
-    size = 0
-    for document in documents:
-        if size > ROW_GROUP:
-            groups.append([])
-            size = 0
-        groups[-1].append(document)
-        size += len(document.content)
+def _write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    groups, size = [0], 0  # of rows: a group ends where it has enough text
+    for text in frame["content"]:
+        size += len(text)
+        groups.append(groups[-1] + (size > ROW_GROUP))
+        size = 0 if size > ROW_GROUP else size
+    schema = pa.schema([(name, pa.string()) for name in COLUMNS])  # strings only, as in the CodeParrot data sets
+    path.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["repo_name", "license"]) as writer:
-        for group in groups:
-            writer.write_table(pa.table(_columns(group, copies), schema=schema), row_group_size=len(group))
+        for _, rows in frame.groupby(groups[:-1]):
+            columns = {name: list(map(str, rows[name])) for name in COLUMNS}
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=len(rows))
 
 
-def _data_card(report: BuildReport, rows: Sequence[Document], projects: Sequence[Project], origin: str) -> str:
+def _data_card(frame: pd.DataFrame, origin: str, dropped: Counter) -> str:
     digest = hashlib.sha256()
-    documents, size = Counter(), Counter()
-    for row in rows:
-        documents[row.repo_name] += 1
-        size[row.repo_name] += len(row.content.encode())
+    for row in frame.itertuples():
         for value in (row.split, row.repo_name, row.path, row.license, row.content):
             digest.update(f"{len(value)}:{value}".encode())
     table = "\n".join(
-        f"| {p.name} | {p.version} | {p.license} | {p.split} | {documents[p.name]} | {size[p.name] / 1e6:.2f} |"
-        for p in sorted(projects, key=lambda project: (project.name, project.split))
+        f"| {' | '.join(names)} | {len(rows)} | {rows['size'].sum() / 1e6:.2f} | {rows['user'].mean():.0%} |"
+        for names, rows in frame.groupby(["repo_name", "version", "license", "split"])
     )
-    splits = "\n".join(
-        f"- {split}: {report.documents[split]} documents, {report.bytes[split] / 1e6:.2f} MB of text, of which "
-        f"{report.user_style_bytes[split] / 1e6:.2f} MB in examples, galleries and doctests"
-        for split in SPLITS
-    )
-    dropped = "\n".join(f"- {reason}: {count}" for reason, count in report.dropped.items()) or "- nothing"
-    return CARD.format(origin=origin, table=table, splits=splits, dropped=dropped, digest=digest.hexdigest())
+    counts = "\n".join(f"- {reason}: {count}" for reason, count in sorted(dropped.items())) or "- nothing"
+    return CARD.format(origin=origin, table=table, dropped=counts, digest=digest.hexdigest())
 
 
 # No `configs` in the front matter: where a local folder has them, `datasets` keys its cache without path and time of
 # the files, so that a rebuilt corpus, or another in a folder of the same name, would load as the old one.
 CARD = """\
 ---
-pretty_name: Python code for training a completion model
 license: other
-language:
-- code
-task_categories:
-- text-generation
+task_categories: [text-generation]
 ---
-
 # Python code for training a completion model
 
 {origin}
 
 Columns, all strings, as in the CodeParrot data sets: `repo_name`, `path`, `copies` (rows of this corpus with the same
-content), `size` (bytes in UTF-8), `content`, `license` (SPDX, as the project declares it).
+content), `size` (bytes in UTF-8), `content`, `license` (SPDX, as the project declares it, or unknown).
 
-## Splits
-
-{splits}
-
-## Projects
-
-| project | version | licence | split | documents | MB |
-|---|---|---|---|---|---|
+| project | version | licence | split | documents | MB | examples |
+|---|---|---|---|---|---|---|
 {table}
 
-## How it was made
-
 Every `.py` file of a project is a document; Windows line ends (CRLF) have become LF. The doctest examples in the
-docstrings of a library module are a further document, named like the module with the ending `.doctest.py`.
-Duplicates, empty files, generated files and part of the tests are kept on purpose: removing them is a lesson of the
-course. Files left out:
+docstrings of a library module are a further document, with the ending `.doctest.py`. Duplicates, empty files,
+generated files and part of the tests are kept on purpose: removing them is a lesson of the course. Files left out:
 
 {dropped}
 

@@ -59,7 +59,7 @@ def test_missing_columns_duplicates_and_unknown_places(tmp_path):
         load_problems(saved(tmp_path / "a.jsonl", without))
     with pytest.raises(ValueError, match="has the task_id 'x/0' twice"):
         load_problems(saved(tmp_path / "b.jsonl", GOOD, GOOD))
-    with pytest.raises(ConnectionError, match=r"openai/openai_humaneval is no folder or file here, and the Hub does"):
+    with pytest.raises(ConnectionError, match=r"openai/openai_humaneval is not a local folder or file"):
         load_problems("openai/openai_humaneval")
     (tmp_path / "splits").mkdir()
     for split in ("train", "validation"):
