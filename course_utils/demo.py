@@ -61,7 +61,12 @@ def build_demo(model: Any, tokenizer: Any, name: str) -> gr.Blocks:
                 start, stop = gr.Button("Complete", elem_id="complete"), gr.Button("Stop", elem_id="stop")
                 status = gr.Markdown(elem_id="status")
                 # Not gr.Code, which strips its text: the first line would lose its indentation.
-                shown = {"visible": False, "interactive": False, "buttons": ["copy"], "elem_classes": "code"}
+                shown = {
+                    "visible": False,
+                    "interactive": False,
+                    "buttons": ["copy"],
+                    "elem_classes": ["code", "candidate"],
+                }
                 texts = [gr.Textbox(label=f"Candidate {i + 1}", **shown) for i in range(MOST_CANDIDATES)]
             with gr.Column(scale=2):
                 controls = _controls(min(256, context // 2))  # half the context stays for the prompt
@@ -144,12 +149,12 @@ def launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool) -> 
 
 def serve(folder: Path, host: str, port: int | None, open_browser: bool, name: str) -> None:
     """Load model and tokenizer from a folder and serve their page until Ctrl-C."""
-    tokenizer = load_tokenizer(folder)
-    page = build_demo(artifacts.load_model(folder), tokenizer, name)
-    # Gradio itself would try a wrong host for minutes.
-    socket.create_server((host, port or 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     if host not in ("127.0.0.1", "localhost", "::1"):
         print(f"Warning: everyone who reaches this machine over the network can use the demo ({host}).", flush=True)
+    # Gradio itself would try a wrong host for minutes.
+    socket.create_server((host, port or 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    tokenizer = load_tokenizer(folder)
+    page = build_demo(artifacts.load_model(folder), tokenizer, name)
     launch(page, host, port, open_browser)
     print(f"The demo runs at {page.local_url} (Ctrl-C ends it).", flush=True)
     page.block_thread()

@@ -3,14 +3,7 @@
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from course_utils.data.tokenization import end_of_text_id
 from course_utils.profiles import Profile
@@ -28,9 +21,8 @@ def gpt2_config(
 ) -> GPT2Config:
     """Configure a GPT-2 of any size; `options` are token ids such as `eos_token_id`, and the library's own switches.
 
-    The context goes into `n_positions`: the library ignores `n_ctx`, which older tutorials set. It also ignores
-    `reorder_and_upcast_attn`, except in its eager attention, which is therefore chosen with it. Raises `ValueError`
-    for options that the configuration does not have, which the library would keep and ignore.
+    Raises `ValueError` for options that the configuration does not have: the library would keep and ignore them, such
+    as `n_ctx` of older tutorials for the context, which is `n_positions`.
     """
     known = GPT2Config()
     unknown = [name for name in options if not (hasattr(known, name) or hasattr(known, f"_{name}"))]
@@ -40,11 +32,11 @@ def gpt2_config(
             "is context_length here, and scaling by block is scale_attn_by_inverse_layer_idx."
         )
     if options.get("reorder_and_upcast_attn"):
-        options["attn_implementation"] = "eager"
+        options["attn_implementation"] = "eager"  # the others ignore it
+    sizes = {"vocab_size": vocab_size, "n_positions": context_length, "n_layer": layers, "n_embd": width}
     dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-    sizes = {"n_positions": context_length, "n_layer": layers, "n_embd": width, "n_head": heads}
     ids = {"bos_token_id": None, "eos_token_id": None}  # the library's own are those of GPT-2's tokenizer
-    return GPT2Config(vocab_size=vocab_size, **sizes, **dropouts, **(ids | options))
+    return GPT2Config(n_head=heads, **sizes, **dropouts, **(ids | options))
 
 
 def build_causal_lm(
@@ -53,8 +45,7 @@ def build_causal_lm(
     """Make a GPT-2 with fresh weights, sized by the profile and by the tokenizer if one is given.
 
     The weights depend on the profile's seed alone: the global random states are set to it. Dropout is off by default: a
-    model that sees its data about once cannot learn it by heart. Raises `ValueError` for a tokenizer without an
-    end-of-text token, and for unknown options.
+    model that sees its data about once cannot learn it by heart.
     """
     vocab_size = profile.vocab_size
     if tokenizer is not None:
@@ -80,7 +71,7 @@ def count_parameters(model: torch.nn.Module) -> int:
 def model_size(config: GPT2Config) -> int:
     """Return the number of parameters that a configuration makes, without memory for them (torch's meta device)."""
     with torch.device("meta"):
-        return count_parameters(AutoModelForCausalLM.from_config(config))
+        return count_parameters(GPT2LMHeadModel(config))
 
 
 def context_length(model: PreTrainedModel) -> int:
@@ -95,18 +86,17 @@ def context_length(model: PreTrainedModel) -> int:
 
 def check_context(model: PreTrainedModel, length: int) -> None:
     """Raise `ValueError` if sequences of `length` tokens do not fit into the model's context."""
-    longest = context_length(model)
-    if length > longest:
+    if length > (longest := context_length(model)):
         raise ValueError(
             f"sequences of {length} tokens do not fit: the model's context is {longest}. "
             f"Cut them shorter, or build the model with n_positions={length}."
         )
 
 
-def check_vocabulary(largest_id: int, model_tokens: int) -> None:
-    """Raise `ValueError` if a tokenizer made an id that a model with `model_tokens` tokens does not know."""
-    if largest_id >= model_tokens:
+def check_vocabulary(largest_id: int, known: int) -> None:
+    """Raise `ValueError` if a tokenizer made an id beyond the `known` tokens of the model."""
+    if largest_id >= known:
         raise ValueError(
-            f"the tokenizer made the id {largest_id}, but the model knows only {model_tokens} tokens: they do not "
-            "belong together. Load both from the same folder."
+            f"the tokenizer made the id {largest_id}, but the model knows only {known} tokens: they do not belong "
+            "together. Load both from the same folder."
         )

@@ -120,7 +120,7 @@ def test_missing_weights_are_not_filled_with_random_numbers(tmp_path):
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(ValueError, match="holds a model of type 'llama'"):
+    with pytest.raises(ValueError, match="has model_type 'llama'"):
         config_from_gpt2(tmp_path)
 
 
