@@ -26,11 +26,9 @@ from course_utils.models.generation import stream_completions
 from course_utils.models.prompts import BLOG_PROMPTS, BOOK_PROMPTS, TUTORIAL_PROMPTS
 from course_utils.profiles import Profile
 
-MOST_CHARACTERS, MOST_CANDIDATES = 20_000, 4
+MOST_CANDIDATES = 4
 EXAMPLES = TUTORIAL_PROMPTS | BOOK_PROMPTS | BLOG_PROMPTS
-_FAULTY = (
-    'fig, ax = plt.subplots()\nfor i in range(10):\n    ax.plot(x, i, label=y)\nax.set_xlabel("x")\nax.set_xlabel("y")'
-)
+_FAULTY = 'for i in range(10):\n    ax.plot(x, i, label=y)\nax.set_xlabel("x")\nax.set_xlabel("y")'
 _CSS = ".code textarea {font-family: var(--font-mono); font-size: 14px; tab-size: 4}"
 
 
@@ -58,16 +56,12 @@ def build_demo(model: Any, tokenizer: Any, name: str) -> gr.Blocks:
             with gr.Column(scale=3):
                 prompt = _text_area("Prompt", EXAMPLES["scatter plot"])
                 gr.Examples([[text] for text in EXAMPLES.values()], prompt, example_labels=list(EXAMPLES))
-                start, stop = gr.Button("Complete", elem_id="complete"), gr.Button("Stop", elem_id="stop")
+                with gr.Row():
+                    start, stop = gr.Button("Complete", elem_id="complete"), gr.Button("Stop", elem_id="stop")
                 status = gr.Markdown(elem_id="status")
                 # Not gr.Code, which strips its text: the first line would lose its indentation.
-                shown = {
-                    "visible": False,
-                    "interactive": False,
-                    "buttons": ["copy"],
-                    "elem_classes": ["code", "candidate"],
-                }
-                texts = [gr.Textbox(label=f"Candidate {i + 1}", **shown) for i in range(MOST_CANDIDATES)]
+                hidden = {"visible": False, "interactive": False, "buttons": ["copy"], "elem_classes": "code candidate"}
+                texts = [gr.Textbox(label=f"Candidate {i + 1}", **hidden) for i in range(MOST_CANDIDATES)]
             with gr.Column(scale=2):
                 controls = _controls(min(256, context // 2))  # half the context stays for the prompt
         with gr.Tab("Find surprising code"):
@@ -77,8 +71,7 @@ def build_demo(model: Any, tokenizer: Any, name: str) -> gr.Blocks:
         # A page's runs read its own signal. With Gradio's `cancels`, the last update of a run could arrive after the
         # word that it was stopped.
         signal, at_once = gr.State(), {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        pressed = start.click(_unset, signal, signal, **at_once)
-        run = partial(complete, model, tokenizer)
+        run, pressed = partial(complete, model, tokenizer), start.click(_unset, signal, signal, **at_once)
         pressed.then(run, [prompt, *controls, signal], [status, *texts], api_name="complete", **use)
         stop.click(lambda event: event and event.set(), signal, None, **at_once)
     return page
@@ -109,7 +102,6 @@ def complete(
     model, tokenizer, prompt, candidates, new_tokens, temperature, top_p, top_k, seed, one_block, stopped=None
 ) -> Iterator[list[Any]]:
     """Yield a status line and the candidates, a few times per second, until the work is done or stopped."""
-    _check(prompt)
     options = {"candidates": candidates, "new_tokens": new_tokens, "temperature": temperature, "top_p": top_p}
     options |= {"top_k": top_k or None, "seed": seed or 0, "one_block": one_block}
     shown, word = 0.0, "Done"
@@ -127,15 +119,7 @@ def complete(
 
 def highlight(model: Any, tokenizer: Any, code: str) -> str:
     """Return the code as HTML with its surprising tokens marked."""
-    _check(code)
     return surprise_html(token_surprise(model, tokenizer, code))
-
-
-def _check(text: str) -> None:
-    if not text.strip() or len(text) > MOST_CHARACTERS:
-        raise gr.Error(
-            f"The text is empty or too long: write 1 to {MOST_CHARACTERS:,} characters.", print_exception=False
-        )
 
 
 def launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool) -> None:
@@ -144,7 +128,9 @@ def launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool) -> 
     options = {"share": False, "max_file_size": 1, "footer_links": [], "theme": theme, "css": _CSS, "quiet": True}
     # Gradio asks its own server whether it runs, which must not go through a proxy.
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
-    page.launch(server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, **options)
+    # What is wrong with a request, such as an empty prompt, is shown on the page.
+    options |= {"show_error": True, "inbrowser": open_browser, "prevent_thread_lock": True}
+    page.launch(server_name=host, server_port=port, **options)
 
 
 def serve(folder: Path, host: str, port: int | None, open_browser: bool, name: str) -> None:
@@ -153,8 +139,7 @@ def serve(folder: Path, host: str, port: int | None, open_browser: bool, name: s
         print(f"Warning: everyone who reaches this machine over the network can use the demo ({host}).", flush=True)
     # Gradio itself would try a wrong host for minutes.
     socket.create_server((host, port or 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    tokenizer = load_tokenizer(folder)
-    page = build_demo(artifacts.load_model(folder), tokenizer, name)
+    page = build_demo(artifacts.load_model(folder), load_tokenizer(folder), name)
     launch(page, host, port, open_browser)
     print(f"The demo runs at {page.local_url} (Ctrl-C ends it).", flush=True)
     page.block_thread()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,15 +94,17 @@ def generate_text(
         at = probs.device if generator is None else generator.device
         return torch.multinomial(probs.to(at), 1, generator=generator)[:, 0].to(idx.device)
 
-    def reader() -> _Reader:
-        return _Reader(model, context_size, use_cache, idx.shape[1] + max_new_tokens)
+    def cache() -> KVCache | None:
+        keeps = use_cache and isinstance(model, GPTModel)
+        return KVCache(model.cfg, min(context_size, idx.shape[1] + max_new_tokens)) if keeps else None
 
+    read = partial(_next_logits, model, context_size)
     with eval_mode(model), torch.inference_mode():  # faster than no_grad
         if num_beams > 1:
-            found = [_beam_search(reader(), row[None], max_new_tokens, num_beams, eos_id) for row in idx]
+            found = [_beam_search(read, cache(), row[None], max_new_tokens, num_beams, eos_id) for row in idx]
             texts = nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=eos_id or 0)
         else:
-            texts = _one_by_one(reader(), idx, max_new_tokens, choose, eos_id)
+            texts = _one_by_one(read, cache(), idx, max_new_tokens, choose, eos_id)
     return texts.clone()  # an ordinary tensor, which may be trained on
 
 
@@ -118,27 +121,22 @@ def eval_mode(model: Any) -> Iterator[None]:
             part.training = True
 
 
-class _Reader:
-    """Logits (B, V) for the token after each text, with or without a cache of the tokens read before."""
-
-    def __init__(self, model: Callable, context_size: int, use_cache: bool, longest: int) -> None:
-        self.model, self.context_size, self.cache = model, context_size, None
-        if use_cache and isinstance(model, GPTModel):
-            self.cache = KVCache(model.cfg, min(context_size, longest))
-
-    def __call__(self, texts: Tensor) -> Tensor:
-        # Beyond the context all positions move with each token: nothing kept is of use, and the window is read anew.
-        if self.cache is not None and texts.shape[1] <= self.context_size:
-            logits = self.model(texts[:, self.cache.length :], self.cache)
-        else:
-            logits = self.model(texts[:, -self.context_size :])
-        return getattr(logits, "logits", logits)[:, -1].float()
+def _next_logits(model: Callable, context_size: int, texts: Tensor, cache: KVCache | None) -> Tensor:
+    """Return the logits (B, V) for the token after each text; a cache holds the tokens that were read before."""
+    # Beyond the context all positions move with each token: nothing kept is of use, and the window is read anew.
+    if cache is not None and texts.shape[1] <= context_size:
+        logits = model(texts[:, cache.length :], cache)
+    else:
+        logits = model(texts[:, -context_size:])
+    return getattr(logits, "logits", logits)[:, -1].float()
 
 
-def _one_by_one(read: _Reader, idx: Tensor, most: int, choose: Callable, eos_id: int | None) -> Tensor:
+def _one_by_one(
+    read: Callable, cache: KVCache | None, idx: Tensor, most: int, choose: Callable, eos_id: int | None
+) -> Tensor:
     ended = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)
     for _ in range(most):
-        token = choose(read(idx))  # (B,)
+        token = choose(read(idx, cache))  # (B,)
         if eos_id is not None:
             token = token.masked_fill(ended, eos_id)
             ended |= token == eos_id
@@ -148,12 +146,14 @@ def _one_by_one(read: _Reader, idx: Tensor, most: int, choose: Callable, eos_id:
     return idx
 
 
-def _beam_search(read: _Reader, texts: Tensor, most: int, num_beams: int, eos_id: int | None) -> Tensor:
+def _beam_search(
+    read: Callable, cache: KVCache | None, texts: Tensor, most: int, num_beams: int, eos_id: int | None
+) -> Tensor:
     """Return the text (T,) with the highest mean log probability: sums alone would prefer texts that end early."""
     best, best_mean = texts[0], -torch.inf  # of the finished texts
     sums = torch.zeros(1, device=texts.device)  # (K,): one text at first, then up to num_beams unfinished ones
     for step in range(1, most + 1):
-        totals = sums[:, None] + read(texts).log_softmax(-1)  # (K, V)
+        totals = sums[:, None] + read(texts, cache).log_softmax(-1)  # (K, V)
         if eos_id is not None:
             mean, beam = (totals[:, eos_id] / step).max(0)
             if mean > best_mean:
@@ -162,8 +162,8 @@ def _beam_search(read: _Reader, texts: Tensor, most: int, num_beams: int, eos_id
         sums, choice = totals.flatten().topk(min(num_beams, totals.numel()))  # (K,), best first
         parents, vocabulary = choice // totals.shape[1], totals.shape[1]
         texts = torch.cat([texts[parents], (choice % vocabulary)[:, None]], dim=1)
-        if read.cache is not None:
-            read.cache.reorder(parents)
+        if cache is not None:
+            cache.reorder(parents)
         # Sums only fall, so this is the best mean that an unfinished text can still reach.
         if sums[0] / most <= best_mean:
             return best

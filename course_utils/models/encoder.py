@@ -34,11 +34,12 @@ def packaged_encoder() -> Path | None:
 
 def check_weights(file: Path, expected: str) -> None:
     """Raise `ValueError` unless the file is there and has the sha256 `expected`."""
-    found = cache.file_sha256(file) if file.is_file() else "missing"
-    if found != expected:
+    if not file.is_file():
+        raise ValueError(f"{file} is missing. Install the encoder again: {INSTALL}")
+    if (found := cache.file_sha256(file)) != expected:
         raise ValueError(
-            f"{file} is not the published model and is not loaded: its sha256 is {found}, expected {expected}. "
-            f"Remove the package and install it again: {INSTALL}"
+            f"{file} is not the published model: its sha256 is {found}, expected {expected}. It is not loaded. Remove "
+            f"the package and install it again: {INSTALL}"
         )
 
 
@@ -48,14 +49,8 @@ def save_scratch_encoder(folder: Path, texts: Iterable[str], seed: int = 1) -> N
     trained.train_from_iterator(texts, vocab_size=4000, min_frequency=2, show_progress=False)
     tokenizer = BertTokenizerFast(tokenizer_object=trained._tokenizer, model_max_length=128)
     set_seed(seed)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=512,
-        max_position_embeddings=128,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = BertConfig(max_position_embeddings=128, **sizes, **ids)
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

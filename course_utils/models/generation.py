@@ -18,8 +18,6 @@ from course_utils.models.prompts import IDIOMS
 
 _NEXT_STATEMENT = re.compile(r"\n(?=[^\s])")  # a line that is not indented ends the body of a function
 _NEXT_BLOCK = re.compile(r"\n(?=class\b|def\b|#|@|print\b|if\b)")
-
-
 # One idiom: what the model wrote, whether it begins as expected, and how likely the expected text was.
 IdiomScore = namedtuple("IdiomScore", "kind prompt expected got hit probability")
 
@@ -67,7 +65,8 @@ def stream_completions(
 
     Temperature 0 takes the most likely token. A prompt that leaves no room for `new_tokens` in the context loses tokens
     on its left. With `one_block` a completion ends where the next top-level block begins. The seed alone decides, on
-    every device and in every thread. Raises `ValueError` for an empty prompt and values out of range.
+    every device and in every thread (of a model in eval mode). Raises `ValueError` for an empty prompt and values out
+    of range.
     """
     context = context_length(model)
     if not 1 <= new_tokens < context:
@@ -97,11 +96,6 @@ def stream_completions(
             break
 
 
-def _complete(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, **options) -> list[str]:
-    *_, last = stream_completions(model, tokenizer, prompt, **options)
-    return last
-
-
 def complete_code(
     pipe: Pipeline, prompt: str, max_length: int = 64, num_completions: int = 4, seed: int = 1
 ) -> list[str]:
@@ -110,12 +104,14 @@ def complete_code(
     `max_length` counts new tokens only; the same seed gives the same text.
     """
     options = {"new_tokens": max_length, "candidates": num_completions, "seed": seed}
-    return [first_block(text) for text in _complete(pipe.model, pipe.tokenizer, prompt, **options)]
+    *_, texts = stream_completions(pipe.model, pipe.tokenizer, prompt, **options)
+    return [first_block(text) for text in texts]
 
 
 def complete_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int) -> str:
     """Return the continuation that always takes the most likely token."""
-    return _complete(model, tokenizer, prompt, new_tokens=new_tokens, temperature=0)[0]
+    *_, texts = stream_completions(model, tokenizer, prompt, new_tokens=new_tokens, temperature=0)
+    return texts[0]
 
 
 def sample_candidates(
@@ -125,7 +121,7 @@ def sample_candidates(
 
     Each ends where the function does, and lines at its end that are not Python are dropped.
     """
-    texts = _complete(model, tokenizer, prompt, new_tokens=new_tokens, candidates=count, seed=seed)
+    *_, texts = stream_completions(model, tokenizer, prompt, new_tokens=new_tokens, candidates=count, seed=seed)
     return [runnable_beginning(prompt, function_body(text)) for text in texts]
 
 

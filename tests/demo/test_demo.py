@@ -77,14 +77,8 @@ def test_programs_get_the_text_that_the_model_wrote_and_no_files(url, model, ses
     status, *boxes = client.predict("x", **options, api_name="/complete")
     assert "Done" in status
     assert [box["value"] for box in boxes[:2]] == texts
-    for wrong in (
-        {"prompt": " \n\t "},
-        {"prompt": "x" * 20_001},
-        {"candidates": 1000},
-        {"temperature": -1},
-        {"top_p": 0},
-    ):
-        with pytest.raises(AppError):
+    for wrong in ({"prompt": ""}, {"candidates": 1000}, {"new_tokens": 10**6}, {"temperature": -1}, {"top_p": 0}):
+        with pytest.raises(AppError, match="prompt is empty" if "prompt" in wrong else str(*wrong.values())):
             client.predict(**(options | {"prompt": "x"} | wrong), api_name="/complete")
 
     code = "<script>alert('x')</script>\nif a < b and c & d:\n\tprint(\"é中\")\n"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from course_utils.models import causal
+from course_utils.models import causal, encoder
 from course_utils.profiles import get_profile
 
 
@@ -66,3 +66,9 @@ def test_a_model_without_a_fixed_context_is_refused_in_one_line():
     endless = BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=8, n_layer=1, n_head=1))
     with pytest.raises(ValueError, match=r"^BloomForCausalLM has no fixed context .*$"):
         causal.context_length(endless)
+
+
+def test_an_encoder_with_other_weights_is_not_loaded(monkeypatch):
+    monkeypatch.setattr(encoder, "WEIGHTS_SHA256", "0" * 64)
+    with pytest.raises(ValueError, match=r"sha256 is 53aa51172d14\w+, expected 0000\w+. It is not loaded"):
+        encoder.packaged_encoder()
