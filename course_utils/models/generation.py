@@ -65,8 +65,7 @@ def stream_completions(
 
     Temperature 0 takes the most likely token. A prompt that leaves no room for `new_tokens` in the context loses tokens
     on its left. With `one_block` a completion ends where the next top-level block begins. The seed alone decides, on
-    every device and in every thread (of a model in eval mode). Raises `ValueError` for an empty prompt and values out
-    of range.
+    every device. Raises `ValueError` for an empty prompt and values out of range.
     """
     context = context_length(model)
     if not 1 <= new_tokens < context:
@@ -81,7 +80,7 @@ def stream_completions(
         with eval_mode(model), torch.inference_mode():
             output = model(inputs, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
         probs = next_token_probabilities(output.logits[:, -1].cpu(), temperature, top_k, top_p)  # (B, V)
-        chosen = torch.multinomial(probs, 1, generator=generator)  # (B, 1)
+        chosen = torch.multinomial(probs, 1, generator=generator) if temperature else probs.argmax(-1, keepdim=True)
         inputs, cache = chosen.to(model.device), output.past_key_values
         mask = torch.cat([mask, torch.ones_like(inputs)], dim=1)
         open_rows = [row for row in open_rows if chosen[row] != tokenizer.eos_token_id]

@@ -30,7 +30,6 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 DRIVER = shutil.which("chromedriver", path=os.pathsep.join([os.environ["PATH"], os.environ.get("CHROMEWEBDRIVER", "")]))
 # Gradio uses options that pandas 3 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")
-SAMPLING = {"candidates": 2, "new_tokens": 8, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -59,27 +58,24 @@ def url(model, session_tokenizer):
     page.close()
 
 
-def indented(model, tokenizer, longest):
-    """A seed with which the model begins a text with white space, and the texts that it writes with the page's own."""
+def indented(model, tokenizer, **options):
+    """A seed with which the model begins a text with white space, and what it writes then."""
     for seed in range(100):
-        *_, texts = stream_completions(
-            model, tokenizer, "x", new_tokens=longest, candidates=2, seed=seed, one_block=True
-        )
+        *_, texts = stream_completions(model, tokenizer, "x", candidates=2, seed=seed, one_block=True, **options)
         if any(text != text.lstrip() for text in texts):
             return seed, texts
-    raise AssertionError("the model begins no line")
 
 
 def test_programs_get_the_text_that_the_model_wrote_and_no_files(url, model, session_tokenizer, folder):
     client = Client(url, verbose=False, analytics_enabled=False)
-    seed, texts = indented(model, session_tokenizer, 8)
-    options = SAMPLING | {"temperature": 0.4, "seed": seed, "one_block": True}
-    status, *boxes = client.predict("x", **options, api_name="/complete")
+    seed, texts = indented(model, session_tokenizer, new_tokens=8)
+    options = {"candidates": 2, "new_tokens": 8, "temperature": 0.4, "top_p": 0.95, "top_k": 0, "one_block": True}
+    status, *boxes = client.predict("x", seed=seed, **options, api_name="/complete")
     assert "Done" in status
     assert [box["value"] for box in boxes[:2]] == texts
     for wrong in ({"prompt": ""}, {"candidates": 1000}, {"new_tokens": 10**6}, {"temperature": -1}, {"top_p": 0}):
         with pytest.raises(AppError, match="prompt is empty" if "prompt" in wrong else str(*wrong.values())):
-            client.predict(**(options | {"prompt": "x"} | wrong), api_name="/complete")
+            client.predict(**({"prompt": "x", "seed": 1} | options | wrong), api_name="/complete")
 
     code = "<script>alert('x')</script>\nif a < b and c & d:\n\tprint(\"é中\")\n"
     page = BeautifulSoup(client.predict(code, api_name="/highlight"), "html.parser")
@@ -89,8 +85,7 @@ def test_programs_get_the_text_that_the_model_wrote_and_no_files(url, model, ses
 
     for path in (folder / "config.json", "/etc/passwd", "pyproject.toml"):
         assert requests.get(f"{url}gradio_api/file={path}", timeout=10).status_code in (403, 404)
-    taken = requests.post(url + "gradio_api/upload", files={"files": b"x" * 100}, timeout=10)
-    assert taken.status_code >= 400
+    assert requests.post(url + "gradio_api/upload", files={"files": b"x" * 100}, timeout=10).status_code >= 400
 
 
 @pytest.fixture
@@ -127,7 +122,7 @@ def test_a_browser_shows_the_text_as_written_and_stop_stops_the_work(window, url
     def write(area, text):
         window.find_element(By.CSS_SELECTOR, area).send_keys(Keys.CONTROL, "a", Keys.NULL, text)
 
-    seed, texts = indented(model, session_tokenizer, 48)
+    seed, texts = indented(model, session_tokenizer, new_tokens=48)
     window.get(url)
     wait_until(lambda: window.find_elements(By.CSS_SELECTOR, "#prompt textarea"))
     write("#prompt textarea", "x")

@@ -1,7 +1,5 @@
 """Completions: the right length, the first block, an honest score."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 from transformers import pipeline
@@ -54,35 +52,24 @@ def streamed(model, tokenizer, prompt="import numpy as", **options):
     return list(generation.stream_completions(model, tokenizer, prompt, **({"new_tokens": 20} | options)))
 
 
-def test_complete_code_counts_new_tokens_only_and_repeats_with_the_seed(model, session_tokenizer):
-    pipe, prompt = pipeline("text-generation", model=model, tokenizer=session_tokenizer), "import numpy as np\n" * 3
-    first, again, other = (generation.complete_code(pipe, prompt, 8, 3, seed) for seed in (1, 1, 2))
-    assert first == again != other
-    assert len(first) == 3
-    # Counted with the prompt, as the tutorials do, 8 tokens would leave no room for a completion.
-    assert len(session_tokenizer(prompt)["input_ids"]) > 8
-    assert any(first)
-    assert all(text in full for text, full in zip(first, expected(pipe, prompt), strict=True))
-    assert all(part.training for part in model.modules())
-
-
-def expected(pipe, prompt):
-    """The same samples from the library's own pipeline."""
+def test_samples_are_the_librarys_of_new_tokens_only(model, session_tokenizer):
+    pipe, prompt = pipeline("text-generation", model=model.eval(), tokenizer=session_tokenizer), "def f(x):\n" * 3
+    options = {"max_new_tokens": 12, "num_return_sequences": 3, "do_sample": True, "temperature": 0.4, "top_p": 0.95}
     torch.manual_seed(1)
-    options = {"max_new_tokens": 8, "num_return_sequences": 3, "do_sample": True, "temperature": 0.4, "top_p": 0.95}
-    results = pipe.model.eval() and pipe(prompt, top_k=0, return_full_text=False, **options)
-    pipe.model.train()
-    return [result["generated_text"] for result in results]
-
-
-def test_candidates_repeat_with_the_seed_and_end_with_the_function(model, session_tokenizer):
-    one, again, two = (
-        generation.sample_candidates(model, session_tokenizer, "def f(x):\n    return", 4, 12, seed)
-        for seed in (1, 1, 2)
-    )
-    assert one == again != two
-    assert len(set(one)) > 1
-    assert not any("\nd" in text or "\nx" in text for text in one)
+    theirs = [result["generated_text"] for result in pipe(prompt, top_k=0, return_full_text=False, **options)]
+    model.train()
+    state = torch.get_rng_state()
+    ours = generation.complete_code(pipe, prompt, max_length=12, num_completions=3, seed=1)
+    bodies = generation.sample_candidates(model, session_tokenizer, prompt, count=3, new_tokens=12, seed=1)
+    assert ours == [generation.first_block(text) for text in theirs]
+    bodies_of_theirs = (generation.function_body(text) for text in theirs)
+    assert bodies == [generation.runnable_beginning(prompt, text) for text in bodies_of_theirs]
+    assert any(ours)
+    assert ours != generation.complete_code(pipe, prompt, max_length=12, num_completions=3, seed=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(part.training for part in model.modules())
+    # Counted with the prompt, as the tutorials do, 12 tokens would leave no room for a completion.
+    assert len(session_tokenizer(prompt)["input_ids"]) > 12
 
 
 def test_an_idiom_is_scored_by_the_product_over_its_tokens(model, session_tokenizer):
@@ -119,16 +106,6 @@ def test_a_stream_without_chance_writes_what_the_library_does(model, session_tok
         assert len(steps) == 20
         assert steps[-1] == [text] * 2
     assert generation.complete_greedily(model, session_tokenizer, prompt, 20) == text
-
-
-def test_threads_do_not_disturb_each_others_seeds(model, session_tokenizer):
-    model.eval()
-    alone = [streamed(model, session_tokenizer, seed=seed)[-1] for seed in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda seed: streamed(model, session_tokenizer, seed=seed)[-1], range(4)))
-    model.train()
-    assert together == alone
-    assert len({texts[0] for texts in alone}) == 4
 
 
 def test_a_stream_ends_at_the_end_of_text_and_at_the_next_block(session_tokenizer):

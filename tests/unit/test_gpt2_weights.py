@@ -1,7 +1,6 @@
 """Published weights: the library's logits from the hand-written model, both ways; no silent mismatch, no pickle."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -93,54 +92,36 @@ def test_other_names_stored_masks_half_precision_and_an_untied_copy_are_read(tmp
         ({"activation_function": "relu"}, {}, "activation_function 'relu'"),
         ({"layer_norm_epsilon": 1e-6}, {}, "layer_norm_epsilon 1e-06"),
         ({"scale_attn_weights": False}, {}, "scale_attn_weights False"),
+        ({}, {"n_layers": 2}, "Unexpected key"),
+        ({}, {"n_layers": 4}, "Missing key"),
+        ({}, {"qkv_bias": False}, "Unexpected key"),
+        ({}, {"vocab_size": 98}, "size mismatch for tok_emb.weight"),
     ],
 )
-def test_what_no_shape_would_show_is_refused(config, changes, message, tmp_path):
+def test_a_checkpoint_that_would_give_other_logits_is_refused(config, changes, message, tmp_path):
     library_model(**config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         loaded(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("changes", [{"n_layers": 2}, {"n_layers": 4}, {"qkv_bias": False}, {"vocab_size": 98}])
-def test_what_a_shape_shows_is_refused(changes, tmp_path):
+def test_missing_weights_are_not_filled_with_random_numbers_and_other_kinds_are_refused(tmp_path):
     library_model().save_pretrained(tmp_path)
-    with pytest.raises(RuntimeError, match="Error\\(s\\) in loading state_dict"):
-        loaded(tmp_path, **changes)
-
-
-def test_missing_weights_are_not_filled_with_random_numbers(tmp_path):
-    library_model().save_pretrained(tmp_path)
-    file = tmp_path / "model.safetensors"
-    tensors = load_file(file)
+    tensors = load_file(file := tmp_path / "model.safetensors")
     del tensors["transformer.h.1.mlp.c_fc.weight"]
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks weights, such as transformer\.h\.1\.mlp\.c_fc\.weight"):
         loaded(tmp_path)
-
-
-def test_a_model_of_another_kind_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ValueError, match="has model_type 'llama'"):
         config_from_gpt2(tmp_path)
 
 
-class Attack:
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return Path.touch, (self.mark,)
-
-
 def test_a_pickle_is_never_opened(tmp_path):
-    config = library_model().config
-    config.save_pretrained(tmp_path)
-    torch.save({"transformer.wte.weight": Attack(tmp_path / "opened")}, tmp_path / "pytorch_model.bin")
+    theirs = library_model()
+    theirs.config.save_pretrained(tmp_path)
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         loaded(tmp_path)
-    assert not (tmp_path / "opened").exists()
-    torch.load(tmp_path / "pytorch_model.bin", weights_only=False)  # what opening would have done
-    assert (tmp_path / "opened").exists()
 
 
 @torch.no_grad()
