@@ -1,10 +1,11 @@
-"""Causal language models of the library, made fresh from a configuration; weights by hand are another module."""
+"""Causal language models of the library, made fresh from a configuration; the GPT by hand is the module gpt."""
 
 from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from course_utils.data.tokenization import end_of_text_id
 from course_utils.profiles import Profile
 
 # The tutorials' models: (vocabulary, context, blocks, width, heads) and the millions of parameters they reported.
@@ -18,12 +19,10 @@ TUTORIAL_MODELS = {
 def gpt2_config(
     vocab_size: int, context_length: int, layers: int, width: int, heads: int, dropout: float = 0.1, **options: Any
 ) -> GPT2Config:
-    """Configure a GPT-2 of any size; `options` are token ids such as `eos_token_id` (the library's are GPT-2's own),
-    and switches of the library's configuration.
+    """Configure a GPT-2 of any size; `options` are token ids such as `eos_token_id`, and the library's own switches.
 
-    The context goes into `n_positions`: `n_ctx`, which older tutorials set, is ignored by the library. So is
-    `reorder_and_upcast_attn`, except in its eager attention, which is therefore chosen with it. Raises `ValueError`
-    for options that the configuration does not have, which the library would keep and ignore.
+    Raises `ValueError` for options that the configuration does not have: the library would keep and ignore them, such
+    as `n_ctx` of older tutorials for the context, which is `n_positions`.
     """
     known = GPT2Config()
     unknown = [name for name in options if not (hasattr(known, name) or hasattr(known, f"_{name}"))]
@@ -33,18 +32,11 @@ def gpt2_config(
             "is context_length here, and scaling by block is scale_attn_by_inverse_layer_idx."
         )
     if options.get("reorder_and_upcast_attn"):
-        options["attn_implementation"] = "eager"
-    return GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=context_length,
-        n_layer=layers,
-        n_embd=width,
-        n_head=heads,
-        resid_pdrop=dropout,
-        embd_pdrop=dropout,
-        attn_pdrop=dropout,
-        **({"bos_token_id": None, "eos_token_id": None} | options),
-    )
+        options["attn_implementation"] = "eager"  # the others ignore it
+    sizes = {"vocab_size": vocab_size, "n_positions": context_length, "n_layer": layers, "n_embd": width}
+    dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
+    ids = {"bos_token_id": None, "eos_token_id": None}  # the library's own are those of GPT-2's tokenizer
+    return GPT2Config(n_head=heads, **sizes, **dropouts, **(ids | options))
 
 
 def build_causal_lm(
@@ -52,32 +44,15 @@ def build_causal_lm(
 ) -> GPT2LMHeadModel:
     """Make a GPT-2 with fresh weights, sized by the profile and by the tokenizer if one is given.
 
-    `options` are switches of the library's configuration.
-
-    Weights depend on the profile's seed alone: the global random states are set to it. Dropout is off by default: a
-    model that sees its data about once cannot learn it by heart. Raises `ValueError` if the tokenizer cannot feed the
-    model, and for unknown options.
+    The weights depend on the profile's seed alone: the global random states are set to it. Dropout is off by default: a
+    model that sees its data about once cannot learn it by heart.
     """
-    special = {}
+    vocab_size = profile.vocab_size
     if tokenizer is not None:
-        if tokenizer.eos_token_id is None:
-            raise ValueError("the tokenizer has no end-of-text token (eos_token); set one before building a model.")
-        special = {
-            "bos_token_id": tokenizer.eos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
-    vocab_size = len(tokenizer) if tokenizer is not None else profile.vocab_size
-    config = gpt2_config(
-        vocab_size,
-        profile.context_length,
-        profile.model_layers,
-        profile.model_width,
-        profile.model_heads,
-        dropout,
-        **special,
-        **options,
-    )
+        vocab_size, end = len(tokenizer), end_of_text_id(tokenizer)
+        options |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
+    shape = (profile.context_length, profile.model_layers, profile.model_width, profile.model_heads)
+    config = gpt2_config(vocab_size, *shape, dropout, **options)
     set_seed(profile.seed)
     return with_causal_loss(GPT2LMHeadModel(config))
 
@@ -89,21 +64,39 @@ def with_causal_loss(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def count_parameters(model: torch.nn.Module) -> int:
-    """Number of trainable values, shared ones counted once."""
+    """Return the number of trainable values; shared ones count once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def count_from_config(config: GPT2Config) -> int:
-    """Number of parameters a configuration would make, without memory for them (torch's meta device)."""
+def model_size(config: GPT2Config) -> int:
+    """Return the number of parameters that a configuration makes, without memory for them (torch's meta device)."""
     with torch.device("meta"):
         return count_parameters(GPT2LMHeadModel(config))
 
 
-def check_context(model: torch.nn.Module, length: int) -> None:
+def context_length(model: PreTrainedModel) -> int:
+    """Return how many tokens the model can read at once; raises `ValueError` for a model without such a limit."""
+    length = getattr(model.config, "max_position_embeddings", None)
+    if not length:
+        raise ValueError(
+            f"{type(model).__name__} has no fixed context (max_position_embeddings); choose another model."
+        )
+    return length
+
+
+def check_context(model: PreTrainedModel, length: int) -> None:
     """Raise `ValueError` if sequences of `length` tokens do not fit into the model's context."""
-    longest = model.config.max_position_embeddings
-    if length > longest:
+    if length > (longest := context_length(model)):
         raise ValueError(
             f"sequences of {length} tokens do not fit: the model's context is {longest}. "
             f"Cut them shorter, or build the model with n_positions={length}."
+        )
+
+
+def check_vocabulary(largest_id: int, known: int) -> None:
+    """Raise `ValueError` if a tokenizer made an id beyond the `known` tokens of the model."""
+    if largest_id >= known:
+        raise ValueError(
+            f"the tokenizer made the id {largest_id}, but the model knows only {known} tokens: they do not belong "
+            "together. Load both from the same folder."
         )

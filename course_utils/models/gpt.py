@@ -1,10 +1,9 @@
 """GPT-2 by hand in plain PyTorch: the whole model, and the cache of keys and values that makes generation fast.
 
-Weights that others published are read elsewhere (gpt2_weights), and so is the choice of the next token (decoding).
+Published weights are the module gpt2_weights; the choice of the next token is decoding.
 Letters in comments: B rows, T tokens, C width (emb_dim), H heads, D = C / H, S tokens seen so far, V vocabulary.
 """
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -25,60 +24,32 @@ GPT_CONFIG_124M = {
     "qkv_bias": True,
     "tie_weights": True,
 }
-# `scale_attn_by_inverse_layer_idx`: block number i (from 1) divides its attention scores by i, as CodeParrot does.
+# These keys may be left out. With scaling, block number i (from 1) divides its attention scores by i, as in CodeParrot.
 OPTIONAL = {"tie_weights": True, "scale_attn_by_inverse_layer_idx": False}
-_SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
-_SWITCHES = ("qkv_bias", *OPTIONAL)
 
 
 def check_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `cfg` with every key; those of `OPTIONAL` may be left out.
-
-    Raises `ValueError` for unknown and missing keys, sizes that are not positive, a dropout outside [0, 1), and heads
-    that do not divide the width.
-    """
-    known = {**GPT_CONFIG_124M, **OPTIONAL}
-    for key in cfg.keys() - known.keys():
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(known)}."
-        raise ValueError(f"the configuration has an unknown key {key!r}; {hint}")
-    cfg = {**OPTIONAL, **cfg}
-    missing = [key for key in known if key not in cfg]
-    if missing:
-        raise ValueError(f"the configuration lacks {', '.join(missing)}; GPT_CONFIG_124M shows values that fit.")
-    for key in _SIZES:
-        if type(cfg[key]) is not int or cfg[key] < 1:
-            raise ValueError(f"{key} is {cfg[key]!r}; it must be a whole number, at least 1.")
-    for key in _SWITCHES:
-        if type(cfg[key]) is not bool:
-            raise ValueError(f"{key} is {cfg[key]!r}; it must be True or False.")
-    if not isinstance(cfg["drop_rate"], int | float) or not 0 <= cfg["drop_rate"] < 1:
-        raise ValueError(f"drop_rate is {cfg['drop_rate']!r}; it must be a number, at least 0 and less than 1.")
-    _check_heads(cfg)
-    return {key: cfg[key] for key in known}
-
-
-def _check_heads(cfg: Mapping[str, Any]) -> None:
-    if cfg["emb_dim"] % cfg["n_heads"]:
+    """Return `cfg` with every key; raises `ValueError` for wrong keys, and for heads that do not divide the width."""
+    full, known = OPTIONAL | dict(cfg), GPT_CONFIG_124M | OPTIONAL
+    wrong = sorted(full.keys() ^ known.keys())
+    if wrong:
         raise ValueError(
-            f"{cfg['n_heads']} heads cannot share a width of {cfg['emb_dim']} equally; "
-            "choose n_heads so that it divides emb_dim."
+            f"the configuration lacks or does not know {', '.join(wrong)}; the keys are {', '.join(known)}."
         )
+    if full["emb_dim"] % full["n_heads"]:
+        raise ValueError(f"n_heads is {full['n_heads']}; it must divide emb_dim, {full['emb_dim']}.")
+    return full
 
 
 class KVCache:
     """Keys and values of all tokens that a model has seen, so that a new token needs no second pass over the old ones.
 
-    For generation without gradients: make one, give it to `model(idx, cache)` with the new tokens only. `limit` tokens
-    fit (the model's context unless told); memory for them is taken at the first call.
+    For generation without gradients: make one, and call `model(idx, cache)` with the new tokens only.
     """
 
     def __init__(self, cfg: Mapping[str, Any], limit: int | None = None) -> None:
-        """Make an empty cache for a model of this configuration; raises `ValueError` if `limit` exceeds its context."""
-        self.limit = cfg["context_length"] if limit is None else limit
-        if not 1 <= self.limit <= cfg["context_length"]:
-            raise ValueError(f"a cache of {self.limit} tokens does not fit: the context is {cfg['context_length']}.")
-        self.length = 0
+        """Make an empty cache for `limit` tokens, at most the model's context; the first call takes the memory."""
+        self.length, self.limit = 0, min(limit or cfg["context_length"], cfg["context_length"])
         self._blocks: list[tuple[Tensor, Tensor] | None] = [None] * cfg["n_layers"]
 
     def append(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,8 +59,6 @@ class KVCache:
             room = (rows, heads, self.limit, size)
             self._blocks[block] = keys.new_empty(room), values.new_empty(room)
         stored, end = self._blocks[block], self.length + keys.shape[2]
-        if len(keys) != len(stored[0]):
-            raise ValueError(f"the cache has {len(stored[0])} rows, the new tokens {len(keys)}; make a new cache.")
         for old, new in zip(stored, (keys, values), strict=True):
             old[:, :, self.length : end] = new
         return stored[0][:, :, :end], stored[1][:, :, :end]
@@ -100,10 +69,9 @@ class KVCache:
 
 
 class LayerNorm(nn.Module):
-    """Give every vector mean 0 and variance 1, then scale and shift each dimension: the same as `torch.nn.LayerNorm`.
+    """Normalise every vector to mean 0 and variance 1, then scale and shift each dimension, as `torch.nn.LayerNorm`.
 
-    (x - mean) / sqrt(variance + eps) * scale + shift, over the last dimension, with the variance of the population
-    (divided by C, not C - 1). One fused kernel does it in a single pass.
+    (x - mean) / sqrt(variance + eps) * scale + shift, with the population's variance (divided by C, not C - 1).
     """
 
     eps = 1e-5
@@ -115,20 +83,19 @@ class LayerNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(emb_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (..., C) -> (..., C)."""
+        """Normalise (..., C) -> (..., C), in one fused kernel."""
         return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
 
 
 class GELU(nn.Module):
     """GPT-2's activation: x times the share of a normal distribution below x, approximated with tanh.
 
-    0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³))). That is what `F.gelu(approximate="tanh")` computes, in one
-    kernel instead of eight. Without "tanh" it is the exact integral, which differs by up to 0.0005: enough to be seen
-    in the logits of published weights.
+    0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³))). The exact integral, without "tanh", differs by up to 0.0005:
+    enough to be seen in the logits of published weights.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to every value."""
+        """Apply to every value, in one kernel instead of the formula's eight."""
         return F.gelu(x, approximate="tanh")
 
 
@@ -142,15 +109,14 @@ class FeedForward(nn.Sequential):
 
 
 class MultiHeadAttention(nn.Module):
-    """Causal attention: every token collects from itself and the tokens before it, in several heads at once.
+    """Causal attention: each token attends to itself and the tokens before it, in several heads at once.
 
     softmax(q kᵀ / sqrt(D)) v for each head, without ever storing the (T, T) weights where a fused kernel exists.
     """
 
     def __init__(self, cfg: Mapping[str, Any], block: int = 0) -> None:
-        """Make the attention of block number `block`, counted from 0; `ValueError` if heads do not divide the width."""
+        """Make the attention of block number `block`, counted from 0."""
         super().__init__()
-        _check_heads(cfg)
         width, self.n_heads, self.block = cfg["emb_dim"], cfg["n_heads"], block
         self.qkv = nn.Linear(width, 3 * width, bias=cfg["qkv_bias"])  # one large product is faster than three
         self.out_proj = nn.Linear(width, width)
@@ -165,23 +131,13 @@ class MultiHeadAttention(nn.Module):
         mask = None
         if cache is not None:
             k, v = cache.append(self.block, k, v)  # (B, H, S, D)
-            if 1 < q.shape[2] < k.shape[2]:  # SDPA's own causal mask starts at the first token, not at the first new
-                mask = causal_mask(q.shape[2], k.shape[2], x.device)
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.drop_rate if self.training else 0.0,
-            is_causal=mask is None and q.shape[2] > 1,  # a single token sees everything: nothing to mask
-            scale=self.scale,
-        )  # (B, H, T, D)
+            new, total = q.shape[2], k.shape[2]
+            if 1 < new < total:  # SDPA's own causal mask starts at the first token, not at the first new one
+                mask = torch.ones(new, total, dtype=torch.bool, device=x.device).tril(total - new)  # (T, S)
+        dropout = self.drop_rate if self.training else 0.0
+        causal = mask is None and q.shape[2] > 1  # a single token sees everything: nothing to mask
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=self.scale)  # (B, H, T, D)
         return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
-
-
-def causal_mask(new: int, total: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return which of `total` tokens each of the last `new` ones may see: True at or before its own place; (T, S)."""
-    return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
 
 
 class TransformerBlock(nn.Module):
@@ -201,14 +157,10 @@ class TransformerBlock(nn.Module):
 
 
 class GPTModel(nn.Module):
-    """Token ids in, scores of every possible next token out: GPT-2, with its initial weights.
-
-    `cfg` has the keys of `GPT_CONFIG_124M`; `check_config` says what is allowed. (Radford et al., 2019, "Language
-    models are unsupervised multitask learners".)
-    """
+    """Token ids in, scores of every possible next token out: GPT-2, with its initial weights (Radford et al., 2019)."""
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
-        """Build the model; raises `ValueError` for a configuration that cannot be built."""
+        """Build the model from the keys of `GPT_CONFIG_124M` and `OPTIONAL`, as `check_config` accepts them."""
         super().__init__()
         self.cfg = cfg = check_config(cfg)
         self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
@@ -219,10 +171,10 @@ class GPTModel(nn.Module):
         self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
         if cfg["tie_weights"]:  # a token's vector serves as its input and as the direction that predicts it
             self.out_head.weight = self.tok_emb.weight
-        self.reset_parameters()
+        self._draw_weights()
 
-    def reset_parameters(self) -> None:
-        """Draw fresh weights as the library does for GPT-2: normal with deviation 0.02, biases and shifts 0, scales 1.
+    def _draw_weights(self) -> None:
+        """Draw fresh weights as the library does for GPT-2: normal with deviation 0.02, and biases 0.
 
         Every block adds to the residual stream twice. Its last layers start smaller by sqrt(2 x blocks), so that the
         sum has the same size in a deep model as in a flat one.
@@ -232,17 +184,13 @@ class GPTModel(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 onto_residual = name.endswith(("att.out_proj", "ff.2"))
                 nn.init.normal_(module.weight, std=0.02 * (smaller if onto_residual else 1))
-            if isinstance(module, LayerNorm):
-                nn.init.ones_(module.scale)
-                nn.init.zeros_(module.shift)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Compute the logits (B, T, V) for token ids (B, T).
+        """Compute the logits (B, T, V) for token ids (B, T), which follow those in the `cache` and are added to it.
 
-        With a `cache`, `idx` are the tokens after those in it, and are added. Raises `ValueError` if all of them
-        together do not fit into the context.
+        Raises `ValueError` if all of them together do not fit into the context.
         """
         start = 0 if cache is None else cache.length
         end, limit = start + idx.shape[1], self.cfg["context_length"] if cache is None else cache.limit

@@ -1,4 +1,4 @@
-"""The GPT by hand: its parts against formulas and torch's own, its size, its cache (PITFALLS D2)."""
+"""The GPT by hand: its size, first weights and cache (PITFALLS D2); test_gpt2_weights compares its logits."""
 
 import math
 
@@ -8,26 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils.models.causal import count_parameters
-from course_utils.models.gpt import (
-    GELU,
-    GPT_CONFIG_124M,
-    GPTModel,
-    KVCache,
-    LayerNorm,
-    MultiHeadAttention,
-    TransformerBlock,
-    check_config,
-)
+from course_utils.models.gpt import GELU, GPT_CONFIG_124M, GPTModel, KVCache
 
-TINY = {
-    "vocab_size": 31,
-    "context_length": 12,
-    "emb_dim": 16,
-    "n_heads": 4,
-    "n_layers": 3,
-    "drop_rate": 0.0,
-    "qkv_bias": True,
-}
+TINY = {"vocab_size": 31, "context_length": 12, "emb_dim": 16, "n_heads": 4, "n_layers": 3, "drop_rate": 0.0,
+        "qkv_bias": True}  # fmt: skip
 
 
 def tiny(seed=0, **changes):
@@ -54,51 +38,16 @@ def test_sizes_are_exact(changes, parameters):
         assert count_parameters(GPTModel(GPT_CONFIG_124M | changes)) == parameters
 
 
-def test_a_tied_head_is_one_tensor():
+def test_a_tied_head_is_one_tensor_by_default():
     tied, untied = tiny(), tiny(tie_weights=False)
     assert tied.out_head.weight is tied.tok_emb.weight
     assert count_parameters(untied) - count_parameters(tied) == 31 * 16
 
 
-def test_layer_norm_is_the_formula_and_torchs_own():
-    x = torch.randn(2, 5, 16) * 3 + 1
-    ours, theirs = LayerNorm(16), torch.nn.LayerNorm(16)
-    for name, parameter in (("weight", ours.scale), ("bias", ours.shift)):
-        torch.nn.init.normal_(parameter)
-        getattr(theirs, name).data.copy_(parameter)
-    mean, variance = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
-    torch.testing.assert_close(ours(x), (x - mean) / torch.sqrt(variance + 1e-5) * ours.scale + ours.shift)
-    assert torch.equal(ours(x), theirs(x))
-
-
-def test_gelu_is_the_formula_with_tanh_and_not_the_exact_one():
+def test_gelu_is_the_formula_with_tanh():
     x = torch.linspace(-6, 6, 2001)
     formula = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    torch.testing.assert_close(GELU()(x), formula, rtol=1e-5, atol=1e-6)
-    difference = (GELU()(x) - torch.nn.functional.gelu(x)).abs().max().item()
-    assert 0.0004 < difference < 0.0005
-
-
-def attention_by_hand(layer, x, divisor=1):
-    """softmax(q kᵀ / sqrt(D)) v head by head, with a mask."""
-    length, width = x.shape[1:]
-    q, k, v = (x @ w.T + b for w, b in zip(layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True))
-    size = width // layer.n_heads
-    heads = []
-    for h in range(layer.n_heads):
-        part = slice(h * size, (h + 1) * size)
-        scores = q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(size) / divisor
-        scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), -math.inf)
-        heads.append(scores.softmax(-1) @ v[..., part])
-    return torch.cat(heads, -1) @ layer.out_proj.weight.T + layer.out_proj.bias
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-def test_attention_is_the_formula(inverse):
-    model = tiny(scale_attn_by_inverse_layer_idx=inverse)
-    for i, block in enumerate(model.trf_blocks):
-        x = torch.randn(2, 7, 16)
-        torch.testing.assert_close(block.att(x), attention_by_hand(block.att, x, i + 1 if inverse else 1))
+    torch.testing.assert_close(GELU()(x), formula, rtol=1e-5, atol=1e-6)  # the exact one differs by up to 0.0005
 
 
 def test_no_token_sees_a_later_one():
@@ -126,23 +75,19 @@ def test_initial_weights_are_gpt2s():
             assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("scale"))))
 
 
-def test_dropout_works_in_training_only():
-    model = tiny(drop_rate=0.2)
-    ids = torch.randint(31, (2, 8))
+@pytest.mark.parametrize("part", ["attention", "embedding", "branches"])
+def test_dropout_reaches_every_part_and_works_in_training_only(part):
+    model, ids = tiny(drop_rate=0.5), torch.randint(31, (2, 8))
+    model.drop_emb.p *= part == "embedding"
+    for block in model.trf_blocks:
+        block.att.drop_rate *= part == "attention"
+        block.drop_shortcut.p *= part == "branches"
     assert torch.equal(model(ids), model(ids))
     model.train()
     assert not torch.equal(model(ids), model(ids))
 
 
-def test_dropout_reaches_attention_embedding_and_both_branches():
-    torch.manual_seed(0)
-    for layer in (MultiHeadAttention(check_config(TINY | {"drop_rate": 0.5})), TransformerBlock(check_config(TINY))):
-        x = torch.randn(1, 6, 16)
-        changes = not torch.equal(layer(x), layer(x))
-        assert changes is isinstance(layer, MultiHeadAttention)
-
-
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.booleans())
 def test_cache_gives_the_same_logits_however_the_text_is_cut(parts, inverse):
     model = tiny(context_length=30, scale_attn_by_inverse_layer_idx=inverse)
@@ -170,50 +115,23 @@ def test_too_long_a_text_is_refused_with_and_without_cache():
     with pytest.raises(ValueError, match=r"13 tokens do not fit: the context is 12\. Cut them, idx\[:, -12:\]"):
         model(torch.zeros(1, 13, dtype=torch.long))
     cache = KVCache(model.cfg, limit=8)
-    model(torch.zeros(1, 5, dtype=torch.long), cache)
+    model(torch.zeros(1, 7, dtype=torch.long), cache)
     with pytest.raises(ValueError, match="9 tokens do not fit: the context is 8"):
-        model(torch.zeros(1, 4, dtype=torch.long), cache)
-    with pytest.raises(ValueError, match="a cache of 13 tokens does not fit"):
-        KVCache(model.cfg, limit=13)
+        model(torch.zeros(1, 2, dtype=torch.long), cache)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_heads": 3}, "3 heads cannot share a width of 16 equally"),
-        ({"n_layer": 3}, "unknown key 'n_layer'; did you mean 'n_layers'"),
-        ({"qqq": 3}, "unknown key 'qqq'; the keys are vocab_size"),
-        ({"vocab_size": 0}, "vocab_size is 0; it must be a whole number, at least 1"),
-        ({"emb_dim": 16.0}, "emb_dim is 16.0"),
-        ({"drop_rate": 1.0}, "drop_rate is 1.0"),
-        ({"drop_rate": "0.1"}, "drop_rate is '0.1'; it must be a number"),
-        ({"qkv_bias": 1}, "qkv_bias is 1; it must be True or False"),
+        ({"n_heads": 3}, "n_heads is 3; it must divide emb_dim, 16"),
+        ({"tie_weigths": False}, "does not know tie_weigths"),
     ],
 )
-def test_impossible_configurations_are_refused(changes, message):
+def test_wrong_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         GPTModel(TINY | changes)
-
-
-@pytest.mark.parametrize("part", [MultiHeadAttention, TransformerBlock])
-def test_a_part_alone_refuses_heads_that_do_not_divide(part):
-    with pytest.raises(ValueError, match="3 heads cannot share a width of 16 equally"):
-        part(TINY | {"n_heads": 3})
-
-
-@torch.no_grad()
-def test_a_cache_of_other_rows_is_refused():
-    model = tiny()
-    cache = KVCache(model.cfg)
-    model(torch.zeros(3, 2, dtype=torch.long), cache)
-    with pytest.raises(ValueError, match="the cache has 3 rows, the new tokens 1"):
-        model(torch.zeros(1, 1, dtype=torch.long), cache)
-
-
-def test_missing_keys_are_named():
-    with pytest.raises(ValueError, match="lacks emb_dim, n_layers"):
-        check_config({key: value for key, value in TINY.items() if key not in ("emb_dim", "n_layers")})
-    assert check_config(TINY)["tie_weights"] is True
+    with pytest.raises(ValueError, match="lacks or does not know n_layers"):
+        GPTModel({key: value for key, value in TINY.items() if key != "n_layers"})
 
 
 def test_gradients_reach_every_parameter():
