@@ -30,13 +30,13 @@ HUMANEVAL = [  # what its tests do, in problems of our own
     ),
     problem(  # a helper of the prompt in the test, which changes what it sent, with random, math and copy
         "find_root",
-        "import math\n\n\ndef poly(xs: list, x: float):\n    return sum(c * math.pow(x, i) for i, c in enumerate(xs))\n\n"
+        "import math\n\n\ndef poly(xs: list, x: float):\n    return sum(c * x**i for i, c in enumerate(xs))\n\n"
         "\ndef find_root(xs: list):\n    '''A root of a linear function.'''\n",
         "    return -xs[0] / xs[1]\n",
         META + "    import math\n    import random\n    import copy\n    rng = random.Random(42)\n"
         "    for _ in range(20):\n"
         "        coeffs = []\n        for _ in range(2):\n            coeffs.append(rng.randint(1, 10))\n"
-        "        solution = candidate(copy.deepcopy(coeffs))\n        assert math.fabs(poly(coeffs, solution)) < 1e-4\n",
+        "        root = candidate(copy.deepcopy(coeffs))\n        assert math.fabs(poly(coeffs, root)) < 1e-4\n",
     ),
     problem(
         "decode_pairs",
@@ -113,7 +113,7 @@ KINDS = {  # of programs and of values that they return: the program, and what a
     "matplotlib": ("import matplotlib.pyplot as plt\ndef f(x): return len(plt.plot(x))", "assert f([1, 2]) == 1"),
     "torch": ("import torch\ndef f(x): return torch.tensor(x).sum().item()", "assert f([1, 2]) == 3"),
     "classes of its own": (
-        "import dataclasses, enum\nclass Mark(str, enum.Enum):\n    END = '$'\n@dataclasses.dataclass\nclass P:\n x: int\n"
+        "import dataclasses, enum\nclass Mark(str, enum.Enum): END = '$'\n@dataclasses.dataclass\nclass P:\n x: int\n"
         "def f(x): return [P(x).x, Mark.END]",
         "assert f(1) == [1, '$']",
     ),

@@ -70,7 +70,7 @@ CASES = [  # the test, the program, what becomes of it
     # Values that come back are the test's; what it cannot see makes no right program wrong
     ("y = add([2], [1])\ny.sort()\nassert y == [1, 2] and add('a', 'b').upper() == 'AB'", RIGHT, "passed"),
     ("x = [2, 1]\nassert pair(x) == pair(x) == [1, 2]", "def pair(x):\n    x.sort()\n    return x", "passed"),
-    ("x = [2, 1]\npair(x)\nassert x == [1, 2]", "def pair(x):\n    x.sort()", "cannot be judged assert x == [1, 2]; pa"),
+    ("x = [2, 1]\npair(x)\nassert x == [1, 2]", "def pair(x):\n    x.sort()", "cannot be judged assert x == [1, 2]"),
     ("assert list(count(2)) == [0, 1]", "def count(n):\n    yield from range(n)", "cannot be judged count(2) gave a "),
     ("s = Stack()\ns.push(1)", CLASS, "cannot be judged Stack gave a value of type type, which cannot be sent"),
     ("assert np.add(1, 2) == 3", "import numpy as np", "cannot be judged np gave a value of type module"),
@@ -79,7 +79,7 @@ CASES = [  # the test, the program, what becomes of it
     ("assert sum(10, 15) == 6", "def sum(a, b):\n    return 6", "cannot be judged the program defines sum"),
     # Forged
     ("assert abs(area(1) - 3.14) < 0.01", "def area(r):\n    return 0\ndef abs(x):\n    return 0", "cannot be judged"),
-    ("wanted = sorted([2, 1])\nassert f() == wanted", "def f():\n    pass\ndef sorted(x):\n    pass", "cannot be judged"),
+    ("wanted = sorted([2, 1])\nassert f() == wanted", "def f(): pass\ndef sorted(x): pass", "cannot be judged"),
     ("assert abs(f(1) - 3.14) < 0.01", "import builtins\nf = builtins.abs = lambda x: 0", "failed: wrong answer"),
     ("try:\n    f({})\n    assert False\nexcept Exception:\n    pass", "x = 1", "failed: exception f raised NameError"),
     (ADD, "def add(a, b):\n    return type('Any', (), {'__eq__': lambda s, o: True})()", "cannot be judged"),
