@@ -68,8 +68,7 @@ def seccomp_program(machine: str, pid: int) -> bytes:
     code += _if_call((56, 220)[column], 0, [_jump("&", _CLONE_THREAD, 1, 0), _return(_EPERM)])  # clone: threads only
     code += _if_call((234, 131)[column], 0, [_jump("==", pid, 1, 0), _return(_EPERM)])  # tgkill: itself
     code += _if_call((302, 261)[column], 0, [_jump("==", 0, 1, 0), _return(_EPERM)])  # prlimit64: itself
-    # prctl: the child dies with the harness (PR_SET_PDEATHSIG)
-    code += _if_call((157, 167)[column], 0, [_jump("==", 1, 0, 1), _return(_EPERM)])
+    code += _if_call((157, 167)[column], 0, [_jump("==", 1, 0, 1), _return(_EPERM)])  # prctl: PR_SET_PDEATHSIG stays
     refused = [line for command in _OWNERS_AND_LEASES for line in (_jump("==", command, 0, 1), _return(_EPERM))]
     code += _if_call((72, 25)[column], 1, refused)  # fcntl: signals could be sent to the owner of a pipe
     # socketpair: connected streams (AF_UNIX, SOCK_STREAM), which asyncio needs; they reach nothing else

@@ -1,7 +1,7 @@
 """The three ways to confine a child, what each promises, and how a child is started under it.
 
-The adversarial tests hold each level to `PROMISES`; nothing else is promised. No level evens out timing or protects from
-faults of the kernel. Landlock guards contents: whether a path exists, its size, dates and owner can be asked for there.
+The adversarial tests hold each level to `PROMISES`; nothing else is promised. No level evens out timing or protects
+from faults of the kernel. Landlock guards contents: whether a path exists, its size, dates and owner can be asked for.
 """
 
 import os
@@ -26,7 +26,7 @@ PROMISES = {
     "time": ("it ends at the time limit, and the harness never hangs", _ALL),
     "memory": ("no process has more memory than the limit (Linux)", _ALL),
     "output": ("what it prints goes nowhere", _ALL),
-    "disk": ("no file gets a byte, so it fills no disk", _ALL),
+    "disk": ("no file gets a byte, so it fills no disk (except on Windows)", _ALL),
     "environment": ("it reads no token of the environment (at `limits`: does not run beside one)", _ALL),
     "processes": ("it starts no other process, so nothing outlives it", _STRONG),
     "signals": ("it cannot end, trace or read other processes", _STRONG),
@@ -37,9 +37,8 @@ PROMISES = {
 NOWHERE = "/sys" if sys.platform == "linux" else "/"  # a child's folder, in which nobody can make a file
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SECRET = re.compile(
-    r"TOKEN(?!IZ)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|CONNECTION_STRING|DATABASE_URL|_PWD(_|$)"
-    r"|(^|_)(KEY|PAT|PASS|DSN)(_|$)",
-    re.IGNORECASE,
+    r"(?i)TOKEN(?!IZ)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|CONNECTION_STRING|DATABASE_URL|_PWD(_|$)"
+    r"|(^|_)(KEY|PAT|PASS|DSN)(_|$)"
 )
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")  # an address with a password
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/etc/localtime",
@@ -113,8 +112,8 @@ def command(level: Level) -> list[str]:
     child = [python, "-I", "-S", "-B", "-c", start]
     if level != Level.BUBBLEWRAP:
         return child
-    own_namespaces = [f"--unshare-{kind}" for kind in ("user", "ipc", "pid", "net", "uts", "cgroup-try")]
-    alone = [*own_namespaces, "--die-with-parent", "--cap-drop", "ALL"]
+    alone = [f"--unshare-{kind}" for kind in ("user", "ipc", "pid", "net", "uts", "cgroup-try")]
+    alone += ["--die-with-parent", "--cap-drop", "ALL"]
     binds = [part for path in (*readable(), python, own) for part in ("--ro-bind", path, path)]
     devices = [part for name in ("/dev/null", "/dev/urandom") for part in ("--dev-bind", name, name)]
     folder = ["--dir", NOWHERE, "--remount-ro", "/", "--chdir", NOWHERE]

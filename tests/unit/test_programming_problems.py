@@ -1,12 +1,9 @@
 """Programming problems: the course's own tell a solution from a wrong one; others are checked where they are loaded."""
 
 import ast
-import difflib
 import doctest
-import itertools
 import json
 import math
-import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -16,7 +13,6 @@ from datasets import Dataset, load_dataset
 
 import course_utils
 from course_utils.evaluation.problems import load_problems
-from course_utils.models.generation import first_block
 from course_utils.sandbox import run_problems
 
 FOLDER = Path(course_utils.__file__).parent / "data" / "programming_problems"
@@ -24,7 +20,6 @@ PROBLEMS = [json.loads(line) for line in (FOLDER / "test.jsonl").read_text(encod
 COLUMNS = ["task_id", "prompt", "entry_point", "canonical_solution", "test", "level"]  # HumanEval's, and the level
 LEVELS = {"idiom": 14, "one-liner": 16, "function": 12, "data frame": 10}
 PLAIN, CONTAINERS = (type(None), bool, int, str, bytes), (tuple, list, dict, set)
-TRUSTED_IMPORTS = {"collections", "itertools", "numpy", "pandas", "re"}
 
 every_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem["task_id"])
 
@@ -102,23 +97,6 @@ def test_a_constant_or_an_argument_is_no_solution(problem):
 
 
 @every_problem
-def test_the_completion_is_all_that_the_prompt_lacks(problem):
-    prompt, solution = problem["prompt"], problem["canonical_solution"]
-    function = ast.parse(solved(problem)).body[-1]
-    assert function.name == problem["entry_point"]
-    assert ast.get_docstring(function)
-    assert first_block(solution) == solution.rstrip()  # nothing in it ends a completion early
-    assert solution.endswith("\n")
-    if problem["level"] == "idiom":
-        assert prompt == prompt.rstrip()  # the natural next token brings its own blank
-        assert solution.count("\n") == 1
-    else:
-        compile(prompt, problem["task_id"], "exec")
-        assert prompt.endswith("\n")
-    assert max(map(len, solved(problem).split("\n"))) <= 120
-
-
-@every_problem
 def test_the_examples_of_the_docstring_are_right(problem):
     namespace = {}
     exec(solved(problem), namespace)
@@ -128,37 +106,6 @@ def test_the_examples_of_the_docstring_are_right(problem):
     report = []
     doctest.DocTestRunner().run(examples, out=report.append)
     assert not report, "".join(report)
-
-
-@every_problem
-def test_nothing_is_random_or_comes_from_outside(problem):
-    tree = ast.parse(solved(problem) + problem["test"])
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    modules = {getattr(node, "module", None) or alias.name for node in imports for alias in node.names}
-    assert modules <= TRUSTED_IMPORTS
-    names = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(tree)}
-    assert not names & {"random", "open", "input", "eval", "exec", "now", "today"}
-    assert not [name for name in names if name.startswith(("read_", "to_csv", "to_pickle", "load"))]
-
-
-def test_some_tests_call_a_helper_of_the_prompt():
-    used = []
-    for problem in PROBLEMS:
-        helpers = {node.name for node in ast.parse(solved(problem)).body[:-1] if isinstance(node, ast.FunctionDef)}
-        called = {getattr(node, "id", "") for node in ast.walk(ast.parse(problem["test"]))}
-        used += [problem["task_id"]] * bool(helpers & called)
-    assert len(used) == 3
-
-
-def test_no_two_problems_are_near_duplicates():
-    for key in ("entry_point", "prompt", "canonical_solution", "test"):
-        assert len({problem[key] for problem in PROBLEMS}) == len(PROBLEMS) or key == "canonical_solution"
-    for one, two in itertools.combinations(PROBLEMS, 2):
-        first, second = (set(re.findall(r"\w+", problem["prompt"].lower())) for problem in (one, two))
-        assert len(first & second) / len(first | second) < 0.6, (one["task_id"], two["task_id"])
-        if one["level"] != "idiom":
-            solutions = one["canonical_solution"], two["canonical_solution"]
-            assert difflib.SequenceMatcher(None, *solutions).ratio() < 0.8, (one["task_id"], two["task_id"])
 
 
 def test_the_card_says_what_the_file_holds_and_the_hub_library_reads_both():
