@@ -159,13 +159,6 @@ ATTACKS = [
     Attack("output", "300 MB", "def attempt(_):\n    for _ in range(100):\n        sys.stdout.write('x' * 10 ** 6);"
            " sys.stderr.write('x' * 10 ** 6); os.write(1, b'x' * 10 ** 6)\n    return []", "passed"),
     *(Attack("disk", name, f"def attempt(_):\n    {body}", "forbidden") for name, body in FILLING.items()),
-    Attack("writing", "attributes of an open file", """
-        import array, fcntl
-        def attempt(_):
-            file, flags = os.open(os.__file__, os.O_RDONLY), array.array("l", [0])
-            def ask(request): return lambda: fcntl.ioctl(file, request, flags)
-            return went_through(reading=ask(0x80086601), setting_the_same=ask(0x40086602))
-        """, "passed"),
     Attack("processes", "every way to start one", """
         import _posixsubprocess, multiprocessing, pty
         def attempt(_):
@@ -178,7 +171,7 @@ ATTACKS = [
                 clone3=lambda: system("syscall", 435, 0, 0), unshare=lambda: system("unshare", 0x10000000),
             )
         """, "passed"),
-    Attack("processes", "fork bomb", "def attempt(_):\n    while True: os.fork()", "forbidden", "PermissionError"),
+    Attack("processes", "a fork", "def attempt(_): os.fork()", "forbidden", "PermissionError"),
     Attack("signals", "what outlives it", """
         def attempt(_):
             return went_through(
@@ -227,4 +220,4 @@ def test_no_attack_succeeds(row, level, capfd):
 
 
 def test_every_promise_has_its_attack():
-    assert {row.promise for row in ATTACKS} | {"environment"} == {*levels.PROMISES}  # in test_surroundings.py
+    assert {row.promise for row in ATTACKS} | {"environment", "writing"} == {*levels.PROMISES}  # see test_surroundings
