@@ -5,10 +5,12 @@ process with the program and the test as one text, and reads the verdict from a 
 """
 
 import multiprocessing
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from course_utils.sandbox.running import Level, _cores, probe, run_problem, run_problems
+from course_utils.sandbox import run_problem, run_problems
+from course_utils.sandbox.running import Level, probe
 
 TARGETS = {}
 TIME_LIMIT = 30.0
@@ -56,7 +58,7 @@ def in_one_process(job: tuple[dict[str, str], str]) -> bool:
 
 
 def usual_way(all_jobs: list) -> list[bool]:
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(in_one_process, all_jobs))
 
 

@@ -1,9 +1,9 @@
 """What a process does to itself before it runs untrusted code: limits, no privileges, Landlock, a seccomp filter.
 
 Only the standard library is used, and no privilege is needed: every step takes something away for good. Landlock
-(Linux) allows reading some folders and writing one. The filter answers forbidden system calls with EPERM, which Python
-raises as PermissionError. It takes away what Landlock leaves: processes, programs, sockets, signals to others, other
-processes' memory and priorities, shared memory that outlives the process, changed modes and owners of files.
+(Linux) allows reading some folders. The filter answers forbidden system calls with EPERM, which Python raises as
+PermissionError. It takes away what Landlock leaves: processes, programs, sockets, signals to others, other processes'
+memory and priorities, shared memory that outlives the process, changed modes and owners of files.
 """
 
 import ctypes
@@ -68,8 +68,7 @@ def seccomp_program(machine: str, pid: int) -> bytes:
     code += _if_call((56, 220)[column], 0, [_jump("&", _CLONE_THREAD, 1, 0), _return(_EPERM)])  # clone: threads only
     code += _if_call((234, 131)[column], 0, [_jump("==", pid, 1, 0), _return(_EPERM)])  # tgkill: itself
     code += _if_call((302, 261)[column], 0, [_jump("==", 0, 1, 0), _return(_EPERM)])  # prlimit64: itself
-    # prctl: the child dies with the harness (PR_SET_PDEATHSIG), which sees what it holds open (PR_SET_DUMPABLE)
-    code += _if_call((157, 167)[column], 0, [_jump("==", 1, 1, 0), _jump("==", 4, 0, 1), _return(_EPERM)])
+    code += _if_call((157, 167)[column], 0, [_jump("==", 1, 0, 1), _return(_EPERM)])  # prctl: PR_SET_PDEATHSIG stays
     refused = [line for command in _OWNERS_AND_LEASES for line in (_jump("==", command, 0, 1), _return(_EPERM))]
     code += _if_call((72, 25)[column], 1, refused)  # fcntl: signals could be sent to the owner of a pipe
     # socketpair: connected streams (AF_UNIX, SOCK_STREAM), which asyncio needs; they reach nothing else
@@ -98,8 +97,8 @@ def _if_call(number: int, argument: int, code: list[bytes]) -> list[bytes]:
     return [_jump("==", number, 0, len(code) + 2), _load(16 + 8 * argument), *code, _return(_ALLOW)]
 
 
-def set_limits(seconds: int, memory: int, file_size: int, open_files: int, processes: int | None) -> None:
-    """Limit CPU seconds, bytes of address space, of one file, open files, processes of the user; no core dump.
+def set_limits(seconds: int, memory: int, processes: int) -> None:
+    """Limit CPU seconds, bytes of address space, processes of the user, open files; no file grows, no core dump.
 
     Every limit is final for a process without privileges. Does nothing on Windows, which has no such limits.
     """
@@ -107,14 +106,12 @@ def set_limits(seconds: int, memory: int, file_size: int, open_files: int, proce
         import resource
     except ImportError:
         return
-    wanted = {"CPU": seconds, "AS": memory, "FSIZE": file_size, "NOFILE": open_files, "CORE": 0}
-    wanted |= {"NPROC": processes} if processes else {}
-    for name, limit in wanted.items():
+    for name, limit in {"CPU": seconds, "AS": memory, "NPROC": processes, "NOFILE": 64, "FSIZE": 0, "CORE": 0}.items():
         which = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(which)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         try:
-            resource.setrlimit(which, (limit, limit + (name == "CPU")) if limit < hard or hard < 0 else (limit, hard))
+            resource.setrlimit(which, (limit, limit))
         except (ValueError, OSError):
             if sys.platform != "darwin":  # macOS refuses to limit the address space
                 raise
@@ -129,8 +126,11 @@ def drop_privileges() -> None:
     _check(libc.capset(*nothing), "capset")
 
 
-def landlock(readable: list[str], listable: list[str], writable: list[str]) -> None:
-    """Deny all files but these, and connections and signals where the kernel can. Raises `OSError` if it cannot."""
+def landlock(readable: list[str], listable: list[str]) -> None:
+    """Deny all files but these and /dev/null; also connections and signals, where the kernel can.
+
+    Raises `OSError` where it has no Landlock, or an old one.
+    """
     libc = _libc()
     version = libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < LANDLOCK_NEEDED:
@@ -139,7 +139,7 @@ def landlock(readable: list[str], listable: list[str], writable: list[str]) -> N
     every = (1 << 15) - 1 | (_IOCTL if version >= 5 else 0)
     rules = struct.pack("QQQ", every, 3, 3)[: 8 if version < 4 else 16 if version < 6 else 24]
     ruleset = _check(libc.syscall(444, rules, ctypes.c_size_t(len(rules)), ctypes.c_uint32(0)), "Landlock")
-    for paths, rights in ((readable, _READ), (listable, _LIST), (writable, every)):
+    for paths, rights in ((readable, _READ), (listable, _LIST), ([os.devnull], every)):
         for path in paths:
             _allow(libc, ruleset, path, rights)
     _check(libc.syscall(446, ruleset, ctypes.c_uint32(0)), "Landlock")

@@ -1,14 +1,13 @@
 """Running generated programs against a problem's test, so that they can neither forge a pass nor do harm.
 
-The test runs in this process, which is trusted, with a proxy for the function under test. Each call of the proxy is
+The test runs in this process, which is trusted, with stand-ins for the program's functions. Each of their calls is
 answered by a fresh child process, which is confined and never sees the test; arguments and answers travel as plain
-values. So a test cannot see what the function prints or does to its arguments, patch what it calls, prepare files for
-it, nor compare objects of the program's own classes.
+values. So a test cannot see what a function prints or does to its arguments, patch what it calls, prepare files for it,
+nor compare objects of the program's own classes. A program that writes a file, even a temporary one, is "forbidden".
 Tests are code of the data set and run unconfined, without a time limit of their own: take them only from sources you
-trust, and let them compare answers, not compute with them (range(answer) may never end).
+trust, and let them compare answers, not compute with them (sum(range(answer)) may never end).
 """
 
-import ast
 import builtins
 import contextlib
 import functools
@@ -22,23 +21,16 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from numbers import Integral, Real
-from types import CodeType, SimpleNamespace
+from types import CodeType
 
 from tqdm.auto import tqdm
 
-from course_utils.evaluation.problems import COLUMNS, check_problem
 from course_utils.sandbox import levels, values
 from course_utils.sandbox.child_process import Child, Ended, Unconfined
 from course_utils.sandbox.levels import Level
 
-OUTCOMES = ("passed", "wrong answer", "exception", "time-out", "memory", "forbidden", "crash")
 TIME_LIMIT = 10.0  # seconds, without the start of the child's Python
-LONGEST_TIME = 86_400  # seconds
-LEAST_MEMORY = 32 << 20  # bytes; Python alone does not start with much less
 MEMORY_LIMIT = 1 << 30  # bytes; pandas and scikit-learn take half of it in address space
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 200
 _TRIAL = """
 import os, socket
 def trial():
@@ -52,11 +44,17 @@ def trial():
             pass
     return went_through
 """
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 200
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a program did: one of `OUTCOMES`, the level it ran under, what went wrong in words, and seconds."""
+    """How a program did, the level it ran under, what went wrong in words, and seconds.
+
+    The outcome is "passed", "wrong answer", "exception", "time-out", "memory", "forbidden", "crash" (its process
+    ended), or "cannot be judged": an argument or answer cannot be sent, or the test asks for more than answers.
+    """
 
     outcome: str
     level: str
@@ -75,114 +73,38 @@ def run_problem(
 ) -> Result:
     """Run prompt + completion against the problem's test; `problem` has HumanEval's columns.
 
-    time_limit in seconds for the whole run, memory_limit in bytes. `level` is the strongest one that works here unless
-    given; `stop`, once set, ends the run with `KeyboardInterrupt`. sys.exit counts as "exception", the end of the
-    process as "crash", an answer of a type that cannot be sent as "wrong answer". Raises `ValueError` for bad arguments
-    and for a problem that is broken; where the program fails, also if the problem's own solution fails, in this process
-    or in the sandbox. Raises `RuntimeError` if the level does not work here.
+    Without an `entry_point` the test is a script that calls the program's functions by their names. time_limit in
+    seconds for the whole run, memory_limit in bytes. `level` is the strongest one that works here unless given; `stop`,
+    once set, ends the run with `KeyboardInterrupt`. Raises `ValueError` for a test that never calls the program,
+    `RuntimeError` if the level does not work here.
     """
-    _check_job(problem, completion)
-    _check_limits(time_limit, memory_limit)
-    level = _usable(level)
-    own = _own_solution(level, *(problem[column] for column in COLUMNS))
-    first = completion == problem["canonical_solution"] and not own.passed
-    with own.lock if first else contextlib.nullcontext():  # whoever asks for the own solution's result waits for it
-        result = _run(problem, completion, level, time_limit, memory_limit, stop)
-        own.passed |= first and result.outcome == "passed"
-    if result.outcome != "passed" and problem.get("solution_known", True):  # code_eval has tests without solutions
-        check_solution(problem)
-        with own.lock:
-            limits = max(time_limit, TIME_LIMIT), max(memory_limit, MEMORY_LIMIT)
-            own.passed = own.passed or _passes(problem, level, *limits, stop)
-    return result
-
-
-@functools.lru_cache(maxsize=4096)
-def _own_solution(level: Level, *columns: str) -> SimpleNamespace:
-    """Keep whether a problem's own solution has passed in the sandbox, and a lock, so that one thread only tries it."""
-    return SimpleNamespace(lock=threading.Lock(), passed=False)
-
-
-def _passes(problem: Mapping[str, str], level: Level, *settings: object) -> bool:
-    result = _run(problem, problem["canonical_solution"], level, *settings)
-    if result.outcome == "passed":
-        return True
-    raise ValueError(
-        f"{problem['task_id']} cannot be used: its own solution passes its test in one process, but not in the sandbox "
-        f"at the level {level} ({result.outcome}: {result.detail}). There the function has a process of its own, so a "
-        "test cannot capture what it prints, patch what it calls, prepare files for it or seed its random numbers. "
-        "Correct the test, or leave the problem out."
-    )
-
-
-def _run(
-    problem: Mapping[str, str],
-    completion: str,
-    level: Level,
-    time_limit: float,
-    memory_limit: int,
-    stop: threading.Event | None,
-) -> Result:
-    start = time.monotonic()
+    level, start = _usable(level), time.monotonic()
     with Child(level, time_limit, memory_limit, stop) as child:
-        candidate = _Candidate(child)
-        try:
-            candidate.load(problem["prompt"] + completion, problem["entry_point"])
-            detail = _failure(problem, candidate)
-            ended = candidate.ended or Ended("wrong answer" if detail else "passed", detail)
-        except Ended as error:
-            ended = candidate.ended or error
-    return Result(ended.outcome, level.value, ended.detail, time.monotonic() - start)
+        program = _Program(child)
+        outcome, detail = _judged(problem, program, completion)
+    if outcome == "passed" and not program.asked:
+        raise ValueError(f"{problem['task_id']}: its test never calls the program, so that everything would pass.")
+    return Result(outcome, level.value, detail, time.monotonic() - start)
 
 
 def run_problems(
-    jobs: Iterable[tuple[Mapping[str, str], str]],
-    *,
-    workers: int | None = None,
-    time_limit: float = TIME_LIMIT,
-    memory_limit: int = MEMORY_LIMIT,
-    level: str | None = None,
-    progress: bool = True,
+    jobs: Iterable[tuple[Mapping[str, str], str]], *, workers: int | None = None, progress: bool = True, **settings
 ) -> list[Result]:
     """Run many (problem, completion) pairs, as many at a time as there are cores; results in the order of the jobs.
 
-    Ctrl-C ends all children. Raises what `run_problem` raises; what can be seen without running it, before any runs.
+    `settings` are those of `run_problem`. Ctrl-C ends all children.
     """
-    jobs, level, stop = list(jobs), _usable(level), threading.Event()
-    for problem, completion in jobs:
-        _check_job(problem, completion)
-    _check_limits(time_limit, memory_limit)
-    settings = {"time_limit": time_limit, "memory_limit": memory_limit, "level": level, "stop": stop}
-    with ThreadPoolExecutor(workers or _cores()) as pool:
+    settings |= {"level": _usable(settings.get("level")), "stop": threading.Event()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(workers or cores) as pool:
         try:
             running = [pool.submit(run_problem, problem, completion, **settings) for problem, completion in jobs]
-            bar = tqdm(running, desc=f"programs ({level})", unit="program", disable=not progress)
+            bar = tqdm(running, desc=f"programs ({settings['level']})", unit="program", disable=not progress)
             return [future.result() for future in bar]
         except BaseException:
-            stop.set()
+            settings["stop"].set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _check_job(problem: Mapping[str, str], completion: str) -> None:
-    if not isinstance(problem, Mapping):
-        raise ValueError(
-            f"the problem is {_short.repr(problem)}; give a dictionary with the keys {', '.join(COLUMNS)}."
-        )
-    check_problem(problem)
-    if not isinstance(completion, str):
-        raise ValueError(f"the completion of {problem['task_id']} is {type(completion).__name__}; give its text.")
-
-
-def _check_limits(time_limit: float, memory_limit: int) -> None:
-    if not isinstance(time_limit, Real) or not 0 < time_limit <= LONGEST_TIME:
-        raise ValueError(f"time_limit {time_limit!r} must be positive and at most {LONGEST_TIME} seconds.")
-    if not isinstance(memory_limit, Integral) or not LEAST_MEMORY <= memory_limit < 1 << 62:
-        raise ValueError(f"memory_limit {memory_limit!r} must be a whole number of bytes, at least {LEAST_MEMORY}.")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def strongest_level() -> Level:
@@ -201,44 +123,38 @@ def strongest_level() -> Level:
         f"Generated programs cannot be confined here ({missing}). On Linux, install bubblewrap (apt-get install "
         "bubblewrap) or use a kernel with Landlock. Only if you trust the programs as your own, choose "
         'level="limits", or set COURSE_SANDBOX=limits. It promises none of this: '
-        f"{'; '.join(levels.broken_promises(Level.LIMITS))}."
+        f"{'; '.join(words for words, kept_by in levels.PROMISES.values() if Level.LIMITS not in kept_by)}."
     )
 
 
 @functools.cache
 def probe() -> dict[Level, str | None]:
-    """Let a child under each level try what is forbidden: None where all of it failed, else why the level is no use.
-
-    Resource limits need no trial.
-    """
-    return {level: None if level == Level.LIMITS else _probe(level) for level in Level}
+    """Let a child under each level try what is forbidden: None where all of it failed, else why the level is no use."""
+    return {level: _missing(level) for level in Level}
 
 
-def _probe(level: Level) -> str | None:
+def _missing(level: Level) -> str | None:
+    if level == Level.LIMITS:
+        return None
     if sys.platform != "linux":
         return f"this system ({sys.platform}) has none; only Linux does"
     if level == Level.BUBBLEWRAP and shutil.which("bwrap") is None:
         return "the program bwrap is not installed"
     try:
         with Child(level, TIME_LIMIT, MEMORY_LIMIT) as child:
-            candidate = _Candidate(child)
-            candidate.load(_TRIAL, "trial")
-            went_through = candidate()
+            program = _Program(child)
+            program.ask("load", _TRIAL)
+            went_through = program.call("trial")
     except (Unconfined, Ended, OSError) as error:
-        return getattr(error, "detail", str(error))
+        return str(error.args[-1])
     return f"a child could still use: {', '.join(map(str, went_through))}" if went_through != [] else None
 
 
 def _usable(level: str | None) -> Level:
-    level = strongest_level() if level is None else level
-    if level not in list(Level):
-        raise ValueError(f"there is no level {level!r}; there are {', '.join(Level)}.")
-    level = Level(level)
-    problem = None if level == Level.LIMITS else probe()[level]
-    if problem is not None:
+    level = strongest_level() if level is None else Level(level)
+    if problem := probe()[level]:
         raise RuntimeError(f"The level {level} does not work here: {problem}. strongest_level() returns one that does.")
-    secrets = levels.secret_names() if level == Level.LIMITS else []
-    if secrets:
+    if level == Level.LIMITS and (secrets := levels.secret_names()):
         raise RuntimeError(
             f"The environment of this process has {', '.join(secrets)}. At the level {level} programs can read it "
             "(deleting a variable now does not help): start Python again without it, or use a stronger level."
@@ -246,74 +162,75 @@ def _usable(level: str | None) -> Level:
     return level
 
 
-class _Candidate:
-    """Stands for the function under test: each call asks the child. Keeps what happened, since a test may hide it."""
+class _Program:
+    """The trusted side's view of a program. Keeps what happened, since a test may hide it."""
 
     def __init__(self, child: Child) -> None:
         self.child = child
-        self.ended: Ended | None = None
         self.raised: Exception | None = None  # by the last call
-        self.error = ""  # the same in words
-        self.last_call = ""
-        self.unsendable = ""  # what the test tried to send
+        self.error = self.last_call = ""  # the same in words, and what was called
+        self.asked = self.changed = False  # whether the test used the program, and a call changed its arguments
 
-    def load(self, program: str, name: str) -> None:
-        """Run the program, up to where it has defined its functions."""
-        try:
-            self._ask(["load", program, name])
-        except Exception as error:
-            raise Ended("exception", self.error or str(error)) from error  # without it: the text is too long to send
-
-    def __call__(self, *arguments: object, **keywords: object) -> object:
-        shown = [_short.repr(argument) for argument in arguments]
-        shown += [f"{name}={_short.repr(argument)}" for name, argument in keywords.items()]
-        self.last_call = f"candidate({', '.join(shown)})"
-        try:
-            answer = self._ask(["call", values.encode(arguments), values.encode(keywords)])
-        except values.NotPlain as error:
-            self.unsendable = f"calls the function with {error}; only plain values can be sent"
-            raise
-        self.last_call += f" gave {_short.repr(answer)}"
+    def call(self, name: str, *arguments: object, **keywords: object) -> object:
+        """Call a function of the program with plain values; return its answer, or raise what it raised."""
+        shown = [*map(_shown, arguments), *(f"{key}={_shown(argument)}" for key, argument in keywords.items())]
+        self.last_call = f"{name}({', '.join(shown)})"
+        answer = self.ask("call", name, arguments, keywords)
+        self.last_call += f" gave {_shown(answer)}"
         return answer
 
-    def _ask(self, message: list) -> object:
-        self.raised = None
+    def ask(self, kind: str, what: str, *arguments: object) -> object:
+        """Send the child a program to load, a name to look up, or a call; return the answer."""
+        self.raised, self.asked = None, kind != "load"
+        where = self.last_call or ("loading the program" if kind == "load" else what)
         try:
-            if self.ended:
-                raise self.ended
-            return self._read(self.child.exchange(message))
-        except Ended as error:
-            self.ended = error
-            raise
-
-    def _read(self, answer: object) -> object:
+            answer = self.child.exchange([kind, what, *map(values.encode, arguments)])
+        except values.NotPlain as error:
+            self.child.end("cannot be judged", f"{where} would send {error}")
         match answer:
-            case ["value", tree]:
-                try:
+            case ["function"]:
+                return functools.partial(self.call, what)
+            case ["value" | "changed" as how, tree]:
+                self.changed |= how == "changed"
+                with contextlib.suppress(ValueError):
                     return values.decode(tree)
-                except ValueError as error:
-                    self.child.end("crash", f"it wrote something else to the pipe than answers: {error}")
             case ["not plain", str(text)]:
-                self.child.end("wrong answer", f"{self.last_call} gave {_printable(text)}, which cannot be compared")
-            case ["exception", str(kind), [*_], str(text), ("memory" | "forbidden") as outcome]:
-                self.child.end(outcome, f"{_printable(kind)}: {_printable(text)}")
-            case ["exception", str(kind), [*bases], str(text), ""]:
-                self._raise(_printable(kind), bases, _printable(text))
+                self.child.end("cannot be judged", f"{where} gave {_printable(text)}, which cannot be sent")
+            case ["exception", str(name), [*bases], str(text), "" | "memory" | "forbidden" | "exception" as outcome]:
+                self.error = f"{where} raised {_printable(name)}: {_printable(text)}"
+                self.raised = self._exception(bases, _printable(text), outcome)
+                raise self.raised
         self.child.end("crash", "it wrote something else to the pipe than answers")
 
-    def _raise(self, name: str, bases: list, text: str) -> None:
-        """Raise the builtin exception that a test may expect; what is none (SystemExit) ends the run."""
-        self.error = f"{self.last_call or 'loading the program'} raised {name}: {text}"
-        known = [getattr(builtins, base, None) for base in bases if isinstance(base, str)]
-        kind = next((k for k in known if isinstance(k, type) and issubclass(k, BaseException)), Exception)
+    def _exception(self, bases: list, text: str, outcome: str) -> Exception:
+        """Return the builtin exception that a test may expect; what is not an error (SystemExit) ends the run."""
+        known = [vars(builtins).get(base) for base in bases if isinstance(base, str)]
+        kind = next((k for k in known if isinstance(k, type) and issubclass(k, BaseException)), BaseException)
         # StopIteration would end a test's own `all(map(candidate, ...))` early, as if all had been right.
-        if not issubclass(kind, Exception) or issubclass(kind, StopIteration | StopAsyncIteration):
-            self.child.end("exception", self.error)
+        if outcome or not issubclass(kind, Exception) or issubclass(kind, StopIteration | StopAsyncIteration):
+            self.child.end(outcome or "exception", self.error)
         try:
-            self.raised = kind(text)
+            return kind(text)
         except TypeError:  # the decoding errors, which want more arguments
-            self.raised = ValueError(text)
-        raise self.raised
+            return ValueError(text)
+
+
+class _Names(dict):
+    """Python's builtins, and after them the names of a program."""
+
+    def __init__(self, program: _Program) -> None:
+        super().__init__(vars(builtins))
+        self._program = program
+
+    def __missing__(self, name: str) -> object:
+        return self._program.ask("look", name)
+
+
+def _shown(value: object) -> str:
+    try:
+        return _short.repr(value)
+    except ValueError:  # a number of more digits than Python writes out
+        return f"a long {type(value).__name__}"
 
 
 def _printable(text: str) -> str:
@@ -321,61 +238,46 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:600])
 
 
-def _failure(problem: Mapping[str, str], candidate: _Candidate) -> str:
-    """Run the test; return what failed, or nothing."""
+def _judged(problem: Mapping[str, str], program: _Program, completion: str) -> tuple[str, str]:
+    """Load the program and run the test; return the outcome and what failed, or nothing."""
     try:
-        _run_test(problem, candidate)
+        redefined = program.ask("load", problem["prompt"] + completion)
+        if "entry_point" in problem:
+            _run_test(problem, functools.partial(program.call, problem["entry_point"]))
+        else:
+            _run_script(problem, program, redefined)
+        outcome, detail = "passed", ""
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also SystemExit, and what test libraries fail with
-        if candidate.ended:
-            raise candidate.ended from error
-        if error is candidate.raised:
-            raise Ended("exception", candidate.error) from error
-        if candidate.unsendable and not problem.get("solution_known", True):
-            raise ValueError(f"{problem['task_id']}: its test {candidate.unsendable}.") from error
-        return f"{_failed_line(problem, error)}; {candidate.last_call}"
-    if not candidate.last_call:
-        raise ValueError(f"{problem['task_id']}: its check never calls candidate, so that everything would pass.")
-    return ""
+        outcome, detail = "wrong answer", f"{_failed_line(problem, error)}; {program.last_call}"
+        if error is program.raised:
+            outcome, detail = "exception", program.error
+        elif program.changed:
+            outcome = "wrong answer" if "entry_point" in problem else "cannot be judged"
+            detail += ", and changed its arguments, which a test cannot see"
+    return program.child.ended.args if program.child.ended else (outcome, detail)
 
 
-def check_solution(problem: Mapping[str, str]) -> None:
-    """Raise `ValueError` if a problem's own solution fails its test, or if the test needs more than plain values.
-
-    The solution runs in this process, with copies of its arguments, as a program in the sandbox has them. A test that
-    captures output, patches functions or prepares files passes here: `run_problem` refuses it where a program fails.
-    """
-    _check_solution(*(problem[column] for column in COLUMNS))
-
-
-@functools.lru_cache(maxsize=4096)
-def _check_solution(*columns: str) -> None:
-    problem = dict(zip(COLUMNS, columns, strict=True))
-    try:
-        _run_test(problem, None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise ValueError(
-            f"{problem['task_id']} is broken: its own solution fails its test ({_failed_line(problem, error)}). "
-            "Tests compare plain values, and see no change of their arguments. Correct it, or leave it out."
-        ) from error
-
-
-def _run_test(problem: Mapping[str, str], candidate: Callable | None) -> None:
-    """Run the test on `candidate`, or else on the problem's own solution. Helpers of the prompt are the test's too."""
+def _run_test(problem: Mapping[str, str], candidate: Callable) -> None:
+    """Run HumanEval's form of a test, `check(candidate)`. Helpers of the prompt are the test's too."""
     names = {"__name__": "trusted_test"}
     exec(_compiled(problem["prompt"] + problem["canonical_solution"], "<solution>"), names)
-    solution = names[problem["entry_point"]]
-    candidate = candidate or (lambda *args, **kwargs: _copy(solution(*_copy(args), **_copy(kwargs)), convert=True))
     names[problem["entry_point"]] = candidate
     exec(_compiled(problem["test"], _file(problem)), names)
     names["check"](candidate)
 
 
-def _copy(value: object, convert: bool = False) -> object:
-    return values.unpacked(values.packed(values.encode(value, convert)))
+def _run_script(problem: Mapping[str, str], program: _Program, redefined: list[str]) -> None:
+    """Run a test that calls functions by name. What neither it nor Python defines is the program's."""
+    code = _compiled(problem["test"], _file(problem))
+    for name in _names(code).intersection(redefined):
+        program.child.end("cannot be judged", f"the program defines {name}, but in the test this is Python's")
+    exec(code, {"__name__": "trusted_test", "__builtins__": _Names(program)})
+
+
+def _names(code: CodeType) -> set[str]:
+    return {*code.co_names}.union(*(_names(part) for part in code.co_consts if isinstance(part, CodeType)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -388,11 +290,7 @@ def _file(problem: Mapping[str, str]) -> str:
 
 
 def _failed_line(problem: Mapping[str, str], error: BaseException) -> str:
-    """Return the source of the assertion that failed, or the error and the line it came from."""
+    """Return the line of the test that failed, and the error unless it is an assertion's."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _file(problem)]
-    kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}; "
-    if not frames:
-        return f"{type(error).__name__}: {error}"
-    line, test = frames[-1].lineno, problem["test"]
-    around = [n for n in ast.walk(ast.parse(test)) if isinstance(n, ast.stmt) and n.lineno <= line <= n.end_lineno]
-    return (kind + (ast.get_source_segment(test, around[-1]) or ""))[:1000]  # the innermost is walked last
+    kind = [] if frames and type(error) is AssertionError else [f"{type(error).__name__}: {error}"]
+    return "; ".join([*kind, *(problem["test"].splitlines()[frame.lineno - 1].strip() for frame in frames[-1:])])[:1000]

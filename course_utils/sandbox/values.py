@@ -1,23 +1,63 @@
 """Plain Python values as inert JSON: how a trusted process and an untrusted one exchange arguments and answers.
 
-JSON has neither tuples, sets, bytes, nan nor keys other than strings, so these are objects with one key, their tag.
-Nothing that is decoded can run code, and its size, depth and number of hashed elements are limited: made-up numbers
-with equal hashes would make a large set take minutes.
+What JSON lacks (tuples, sets, bytes, long integers, dates, …) is an object with one key, the name of its type, and the
+parts that make it. Nothing that is decoded can run code. Size, depth and number of hashed elements are limited: made-up
+numbers with equal hashes would make a large set take minutes; so would arithmetic with huge numbers, or endless ranges.
 """
 
-import functools
+import io
 import json
-import math
-import os
+from operator import attrgetter
 
-MESSAGE_LIMIT = 4 << 20  # bytes of one message
-DEPTH_LIMIT = 50
-HASHED_LIMIT = 10_000  # keys of dicts and elements of sets in one message
-_CONTAINERS = {tuple: "tuple", set: "set", frozenset: "frozenset"}
+MESSAGE_LIMIT = 8 << 20  # bytes of one message; a list of a million small numbers has 7 MB
+DEPTH_LIMIT = 100  # a tuple in a tuple is two deeper: the list of its items lies between
+HASHED_LIMIT = 10_000  # keys of dicts and elements of sets, with all their parts, in one message
+RANGE_LIMIT = 1_000_000  # elements of a range
+BITS_LIMIT = 1 << 17  # of an integer: 39 000 digits
+EXPONENT_LIMIT = 10_000  # of a Decimal
+_SHORT = 1 << 63  # integers below are JSON's; the json module reads longer ones slowly, or not at all
+_NUMBERS = {int, float, type(None)}
+_JSON = {bool, str, *_NUMBERS}
+_HASHING = ("builtins.set", "builtins.frozenset", "builtins.dict_keys")
+
+
+def _items(value: object) -> tuple:
+    return ([*value],)
+
+
+# For each type: the parts of a value, and of which types they may be. A Fraction of a text would compute what it says.
+_PARTS = {
+    "builtins.int": (lambda value: (hex(value),), {str}),
+    "builtins.complex": (attrgetter("real", "imag"), {float}),
+    "builtins.bytes": (_items, {list}),
+    "builtins.bytearray": (_items, {list}),
+    "builtins.tuple": (_items, {list}),
+    "builtins.set": (_items, {list}),
+    "builtins.frozenset": (_items, {list}),
+    "builtins.dict": (lambda value: (value.keys(), [*value.values()]), {type({}.keys()), list}),
+    "builtins.dict_keys": (_items, {list}),
+    "builtins.dict_values": (_items, {list}),
+    "builtins.dict_items": (lambda value: (dict(value),), {dict}),
+    "builtins.range": (attrgetter("start", "stop", "step"), {int}),
+    "collections.deque": (lambda value: ([*value], value.maxlen), {list, int, type(None)}),
+    "datetime.date": (attrgetter("year", "month", "day"), {int}),
+    "datetime.datetime": (lambda value: (*value.timetuple()[:6], value.microsecond, value.tzinfo), _NUMBERS),
+    "datetime.time": (attrgetter("hour", "minute", "second", "microsecond", "tzinfo"), _NUMBERS),
+    "datetime.timedelta": (attrgetter("days", "seconds", "microseconds"), {int}),
+    "decimal.Decimal": (lambda value: (str(value),), {str}),
+    "fractions.Fraction": (attrgetter("numerator", "denominator"), {int}),
+}
+# What makes a value of its parts, where it is not the type itself.
+_MAKERS = {
+    "builtins.int": lambda digits: int(digits, 16),
+    "builtins.dict": lambda keys, items: dict(zip(keys.mapping, items, strict=True)),  # no list, which was not counted
+    "builtins.dict_keys": lambda items: dict.fromkeys(items).keys(),
+    "builtins.dict_values": lambda items: dict(enumerate(items)).values(),
+    "builtins.dict_items": lambda pairs: pairs.items(),
+}
 # How to get the plain value of what extends a type. str() of a member of an enumeration would be its name.
-_BASES = {int: int.__int__, float: float.__float__, str: str.__str__, bytes: bytes.__bytes__}
+_BASES = {int: int.__int__, float: float.__float__, str: str.__str__, bytes: bytes.__bytes__, dict: dict.copy}
 _BASES |= {kind: kind for kind in (list, tuple, set, frozenset)}
-_EXACT = {type(None), bool, complex, dict, *_BASES}
 
 
 class NotPlain(ValueError):
@@ -25,37 +65,41 @@ class NotPlain(ValueError):
 
 
 def encode(value: object, convert: bool = False) -> object:
-    """Return `value` as `json.dumps` takes it.
+    """Return `value` as `json.dumps` takes it; raise `NotPlain` for other types and for what `decode` would refuse.
 
     With `convert`, subclasses become the builtin type they extend, and arrays, series and NumPy's scalars lists and
-    numbers. Raises `NotPlain` for every other type, and for what `decode` would refuse: values nested deeper than
-    `DEPTH_LIMIT`, or with more than `HASHED_LIMIT` parts in keys and elements of sets.
+    numbers.
     """
-    return _encode(value, convert, [HASHED_LIMIT], 0)
+    return _encode(value, convert, [HASHED_LIMIT], 0, False)
 
 
-def _encode(value: object, convert: bool, hashed: list[int], depth: int, inside: bool = False) -> object:
+def _encode(value: object, convert: bool, hashed: list[int], depth: int, inside: bool) -> object:
     _count(hashed, depth, inside)
-    if convert and type(value) not in _EXACT:
-        value = _converted(value)
     kind = type(value)
-    parts = functools.partial(_encode, convert=convert, hashed=hashed, depth=depth + 1)
-    if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
+    if convert and kind not in _JSON and kind is not list and _tag(value) not in _PARTS:
+        value = _converted(value)
+        kind = type(value)
+    if kind in _JSON and (kind is not int or -_SHORT < value < _SHORT):
         return value
-    if kind is float:
-        return {"float": repr(value)}
-    if kind is complex:
-        return {"complex": [parts(value.real, inside=inside), parts(value.imag, inside=inside)]}
-    if kind is bytes:
-        return {"bytes": value.hex()}
     if kind is list:
-        return [parts(item, inside=inside) for item in value]
-    if kind in _CONTAINERS:
-        inside = inside or kind is not tuple
-        return {_CONTAINERS[kind]: [parts(item, inside=inside) for item in value]}
-    if kind is dict:
-        return {"dict": [[parts(key, inside=True), parts(item, inside=inside)] for key, item in value.items()]}
-    raise NotPlain(f"a value of type {kind.__name__}")
+        if _are_numbers(value) and not inside and depth < DEPTH_LIMIT:
+            return [*value]
+        return [_encode(item, convert, hashed, depth + 1, inside) for item in value]
+    tag = _tag(value)
+    if tag not in _PARTS:
+        raise NotPlain(f"a value of type {kind.__name__}")
+    parts = _PARTS[tag][0](_limited(value))
+    return {tag: [_encode(part, convert, hashed, depth + 1, inside or tag in _HASHING) for part in parts]}
+
+
+def _tag(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__name__}"
+
+
+def _are_numbers(items: list) -> bool:
+    """Return whether a list is JSON as it stands: it may have a million numbers."""
+    kinds = set(map(type, items))
+    return kinds == {float} or (kinds == {int} and min(items) > -_SHORT and max(items) < _SHORT)
 
 
 def _count(hashed: list[int], depth: int, inside: bool) -> None:
@@ -64,99 +108,94 @@ def _count(hashed: list[int], depth: int, inside: bool) -> None:
     if hashed[0] < 0:
         raise NotPlain(f"more than {HASHED_LIMIT} values in keys and elements of sets")
     if depth > DEPTH_LIMIT:
-        raise NotPlain(f"a value nested deeper than {DEPTH_LIMIT}")
+        raise NotPlain("a value nested too deeply")
+
+
+def _limited(value: object) -> object:
+    """Return the value; raise `NotPlain` if it is short, but computing with it takes long."""
+    kind = type(value).__name__
+    if kind == "int" and value.bit_length() > BITS_LIMIT:
+        raise NotPlain(f"an integer of more than {BITS_LIMIT} bits")
+    if kind == "range" and value[RANGE_LIMIT:]:
+        raise NotPlain(f"a range of more than {RANGE_LIMIT} elements")
+    if kind == "Decimal" and value.is_finite() and abs(value.adjusted()) > EXPONENT_LIMIT:
+        raise NotPlain(f"a Decimal with an exponent beyond {EXPONENT_LIMIT}")
+    return value
 
 
 def _converted(value: object) -> object:
     for base, plain in _BASES.items():
         if isinstance(value, base):
             return plain(value)
-    if isinstance(value, dict):
-        return dict(value.items())
     if callable(getattr(type(value), "tolist", None)):  # arrays and scalars of NumPy, series of pandas
         return value.tolist()
     raise NotPlain(f"a value of type {type(value).__name__}")
 
 
 def decode(tree: object) -> object:
-    """Return the value that `encode` was given.
-
-    Raises `ValueError` for everything that `encode` does not write, and beyond the limits.
-    """
-    return _decode(tree, [HASHED_LIMIT], 0)
+    """Return the value that `encode` was given; raise `ValueError` for what it does not write."""
+    return _decode(tree, [HASHED_LIMIT], 0, False)
 
 
-def _decode(tree: object, hashed: list[int], depth: int, inside: bool = False) -> object:
-    """Decode a part; `hashed` holds how many more parts may be `inside` of keys and elements of sets."""
+def _decode(tree: object, hashed: list[int], depth: int, inside: bool) -> object:
     _count(hashed, depth, inside)
-    if tree is None or type(tree) in (bool, int, float, str):
+    if type(tree) in _JSON:
         return tree
     if type(tree) is list:
+        if not inside and depth < DEPTH_LIMIT and set(map(type, tree)) <= _NUMBERS:
+            return tree
         return [_decode(item, hashed, depth + 1, inside) for item in tree]
     if type(tree) is not dict or len(tree) != 1:
-        raise ValueError("an object that is no tag")
+        raise ValueError("an object that is not a tag")
     ((tag, content),) = tree.items()
-    if tag == "float" and content in ("nan", "inf", "-inf"):
-        return float(content)
-    if tag == "bytes" and type(content) is str:
-        return bytes.fromhex(content)
-    if type(content) is not list:
-        raise ValueError(f"the tag {tag[:20]!r} with a wrong content")
-    if tag == "dict" and all(type(pair) is list and len(pair) == 2 for pair in content):
-        pairs = [(_decode(k, hashed, depth + 1, True), _decode(v, hashed, depth + 1, inside)) for k, v in content]
-        return _decode_container(tag, pairs)
-    inside = inside or tag in ("set", "frozenset")
-    return _decode_container(tag, [_decode(item, hashed, depth + 1, inside) for item in content])
-
-
-def _decode_container(tag: str, items: list) -> object:
+    if tag not in _PARTS or type(content) is not list:
+        raise ValueError(f"the unknown tag {tag[:20]!r}")
+    parts = [_decode(part, hashed, depth + 1, inside or tag in _HASHING) for part in content]
+    if not {type(part) for part in parts} <= _PARTS[tag][1]:
+        raise ValueError(f"the tag {tag} with a wrong content")
+    module, name = tag.split(".")
     try:
-        if tag == "complex" and [type(item) for item in items] == [float, float]:
-            return complex(*items)
-        return {"tuple": tuple, "set": set, "frozenset": frozenset, "dict": dict}[tag](items)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the tag {tag[:20]!r} with a wrong content") from error
+        return _limited((_MAKERS.get(tag) or getattr(__import__(module), name))(*parts))
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"the tag {tag} with a wrong content") from error
 
 
 def packed(tree: object) -> bytes:
     """Return a message: four bytes of length, then JSON. Raises `NotPlain` if it is too long."""
-    try:
-        data = json.dumps(tree, separators=(",", ":")).encode()
-    except (ValueError, RecursionError) as error:  # an integer of more than 4300 digits
-        raise NotPlain(f"a value that JSON cannot hold ({error})") from error
+    data = json.dumps(tree, separators=(",", ":")).encode()
     if len(data) > MESSAGE_LIMIT:
         raise NotPlain(f"a value of {len(data)} bytes; at most {MESSAGE_LIMIT} can be sent")
     return len(data).to_bytes(4, "big") + data
 
 
-def unpacked(message: bytes) -> object:
-    """Return the value in a message that `encode` and `packed` made."""
-    return decode(json.loads(message[4:]))
+def _short_int(digits: str) -> int:
+    if len(digits) > 20:  # would take minutes where Python's own limit is lifted
+        raise ValueError("a number that is too long")
+    return int(digits)
 
 
-def send(descriptor: int, message: bytes) -> None:
+_READER = json.JSONDecoder(parse_int=_short_int)
+
+
+def send(pipe: io.BufferedIOBase, message: bytes) -> None:
     """Write a whole message to a pipe."""
-    view = memoryview(message)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    pipe.write(message)
+    pipe.flush()
 
 
-def receive(descriptor: int) -> object:
-    """Read one message from a pipe. Raises `EOFError` at its end, `ValueError` for what is no message."""
-    length = int.from_bytes(_read(descriptor, 4), "big")
+def receive(pipe: io.BufferedIOBase) -> object:
+    """Read one message from a pipe. Raises `EOFError` at its end, `ValueError` for what is not a message."""
+    length = int.from_bytes(_read(pipe, 4), "big")
     if length > MESSAGE_LIMIT:
         raise ValueError(f"a message of {length} bytes; at most {MESSAGE_LIMIT} are read")
     try:
-        return json.loads(_read(descriptor, length))
+        return _READER.decode(_read(pipe, length).decode())
     except RecursionError as error:
         raise ValueError("a message nested too deeply") from error
 
 
-def _read(descriptor: int, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = os.read(descriptor, min(size - len(parts), 1 << 16))
-        if not part:
-            raise EOFError("the other side has closed the pipe")
-        parts += part
-    return bytes(parts)
+def _read(pipe: io.BufferedIOBase, size: int) -> bytes:
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError("the other side has closed the pipe")
+    return data

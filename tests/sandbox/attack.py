@@ -1,4 +1,4 @@
-"""Hostile programs, and the one problem they are run against: its function has to return []."""
+"""Hostile programs are run against one problem: its function has to return []."""
 
 import os
 import sys
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.sandbox.levels import Level, keeps
-from course_utils.sandbox.running import probe, run_problem
+from course_utils.sandbox import levels, running
+from course_utils.sandbox.levels import Level
 
-LINUX = sys.platform == "linux"
 PROBLEM = {
     "task_id": "attack",
     "prompt": "def attempt(argument):\n",
@@ -20,7 +19,7 @@ PROBLEM = {
 }
 # Every attempt is a function; the program returns the names of those that went through.
 TRY = """
-import ctypes, os, socket, subprocess, threading
+import ctypes, os, socket, subprocess, sys, threading, time
 
 def went_through(**attempts):
     through = []
@@ -37,37 +36,35 @@ def system(name, *arguments):
     arguments = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     if getattr(libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
+
+def answer(data, framed=True):
+    data = len(data).to_bytes(4, "big") + data if framed else data
+    for descriptor in range(3, 20):
+        try: os.write(descriptor, data)
+        except OSError: pass
+    time.sleep(30)
 """
 
-ENDLESS_THREADS = """
-def spin():
-    while True: pass
-def attempt(_):
-    for _ in range(4):
-        threading.Thread(target=spin).start()
-    threading.Event().wait()
-"""
 
-
-def attack(program, level, argument=None, **settings):
+def attack(program, level, argument=None, test=PROBLEM["test"], **settings):
     """Run a program that defines attempt(argument), after the helpers above."""
-    problem = PROBLEM | {"test": PROBLEM["test"].replace("ARGUMENT", repr(argument))}
+    problem = PROBLEM | {"test": test.replace("ARGUMENT", repr(argument))}
     completion = "    pass\n" + TRY + textwrap.dedent(program)
-    return run_problem(problem, completion, level=level, **({"time_limit": 20.0} | settings))
-
-
-def under(promise):
-    """Run a test at every level that makes this promise; one that does not work here is reported as skipped."""
-    return pytest.mark.parametrize("level", [pytest.param(level, marks=_mark(level)) for level in promising(promise)])
+    return running.run_problem(problem, completion, level=level, **({"time_limit": 20.0} | settings))
 
 
 def promising(promise):
-    return [level for level in Level if keeps(level, promise)]
+    """Return the levels that make this promise; those that do not work here are reported as skipped."""
+    missing = running.probe()
+    return [
+        pytest.param(level, marks=pytest.mark.skipif(bool(missing[level]), reason=f"{level}: {missing[level]}"))
+        for level in Level
+        if level in levels.PROMISES[promise][1]
+    ]
 
 
-def _mark(level):
-    missing = probe()[level]
-    return pytest.mark.skipif(missing is not None, reason=f"the level {level} does not work here: {missing}")
+def under(promise):
+    return pytest.mark.parametrize("level", promising(promise))
 
 
 def with_this_path(**variables):

@@ -50,88 +50,50 @@ def test_example_of_the_blog():
     assert results[0][0][1]["result"].startswith("failed: wrong answer")
 
 
-def test_humaneval_form_several_functions_and_own_names():
-    check = f"def check(candidate):\n    for total in (1, 2):\n        {ADD.replace('add', 'candidate')}\n\ncheck(add)"
-    two = (
-        "import math\nassert add(1, 1) == math.sqrt(4) and sub(1, 1) == 0\nassert [add(x, 1) for x in (1, 2)] == [2, 3]"
-    )
-    scores, results = run([check, two], [[RIGHT], [RIGHT + "\ndef sub(a, b):\n    return a - b\n"]])
-    assert scores == {"pass@1": 1.0}, results
-
-
-def test_names_of_caught_errors_are_the_tests_own():
-    caught = "try:\n    add(1, None)\nexcept TypeError as error:\n    message = str(error)\nassert message"
-    assert run([caught], [[RIGHT]])[0] == {"pass@1": 1.0}
-
-
 MAX = "def max(a, b):\n    return a if a > b else b\n"
-BOTH = f"assert max(10, 15) == 15\n{ADD}"
+CLASS = "class Stack:\n    def push(self, x):\n        self.top = x\n"
+CASES = [  # the test, the program, what becomes of it
+    (ADD, RIGHT, "passed"),
+    (ADD, WRONG, "failed: wrong answer assert add(2, 3) == 5; add(2, 3) gave 6"),
+    (ADD, RIGHT + " / 0", "failed: exception add(2, 3) raised ZeroDivisionError: division by zero"),
+    (ADD, "x = 1", "failed: exception add raised NameError: the program does not define add"),
+    (ADD, "def add(a, b:", "failed: exception loading the program raised SyntaxError: '(' was never closed"),
+    ("assert f(a='x') == 1", "def f(a):\n    pass", "failed: wrong answer assert f(a='x') == 1; f(a='x') gave None"),
+    # Names: the test's own, the program's, Python's
+    ("def check(f):\n    for n in (1, 2):\n        assert f(n, 3) == n + 3\ncheck(add)", RIGHT, "passed"),
+    ("from functools import reduce\nassert [add(n, 1) for n in (1, 2)] == [2, reduce(add, (2, 1))]", RIGHT, "passed"),
+    ("class T:\n x = add(1, 2)\n def m(self): return (lambda: add(self.x, 1))()\nassert T().m() == 4", RIGHT, "passed"),
+    ("from math import *\nn = 0\ndef g():\n global n\n n = add(pi, 0)\ng()\nassert isclose(n, pi)", RIGHT, "passed"),
+    ("from __future__ import annotations\nassert add(1, 2) == THREE", RIGHT + "\nTHREE = 3", "passed"),
+    ("assert add(2, 3) == 5 and max(1, 2) == 2", RIGHT + "\ndef globals():\n    return {}", "passed"),
+    ("try:\n    add(1, None)\nexcept TypeError as error:\n    message = str(error)\nassert message", RIGHT, "passed"),
+    # Values that come back are the test's; what it cannot see makes no right program wrong
+    ("y = add([2], [1])\ny.sort()\nassert y == [1, 2] and add('a', 'b').upper() == 'AB'", RIGHT, "passed"),
+    ("x = [2, 1]\nassert pair(x) == pair(x) == [1, 2]", "def pair(x):\n    x.sort()\n    return x", "passed"),
+    ("x = [2, 1]\npair(x)\nassert x == [1, 2]", "def pair(x):\n    x.sort()", "cannot be judged assert x == [1, 2]"),
+    ("assert list(count(2)) == [0, 1]", "def count(n):\n    yield from range(n)", "cannot be judged count(2) gave a "),
+    ("s = Stack()\ns.push(1)", CLASS, "cannot be judged Stack gave a value of type type, which cannot be sent"),
+    ("assert np.add(1, 2) == 3", "import numpy as np", "cannot be judged np gave a value of type module"),
+    ("import math\nassert add(math.sqrt, 4) == 2", RIGHT, "cannot be judged add(<built-in function sqrt>, 4) "),
+    ("assert max(10, 15) == 15 and add(2, 3) == 5", MAX + RIGHT, "cannot be judged the program defines max, but in"),
+    ("assert sum(10, 15) == 6", "def sum(a, b):\n    return 6", "cannot be judged the program defines sum"),
+    # Forged
+    ("assert abs(area(1) - 3.14) < 0.01", "def area(r):\n    return 0\ndef abs(x):\n    return 0", "cannot be judged"),
+    ("wanted = sorted([2, 1])\nassert f() == wanted", "def f(): pass\ndef sorted(x): pass", "cannot be judged"),
+    ("assert abs(f(1) - 3.14) < 0.01", "import builtins\nf = builtins.abs = lambda x: 0", "failed: wrong answer"),
+    ("try:\n    f({})\n    assert False\nexcept Exception:\n    pass", "x = 1", "failed: exception f raised NameError"),
+    (ADD, "def add(a, b):\n    return type('Any', (), {'__eq__': lambda s, o: True})()", "cannot be judged"),
+    (ADD, "import sys\nsys.exit(0)", "failed: exception"),
+    (ADD, "import os\nos._exit(0)", "failed: crash"),
+    (ADD, "def add(a, b):\n    while True: pass", "failed: time-out"),
+]  # fmt: skip
 
 
-BUILTIN_NAMES = [
-    (BOTH, MAX + RIGHT, True),
-    (BOTH, "def max(a, b):\n    return None\n" + RIGHT, False),
-    (BOTH.replace("== 15", "== 10"), MAX.replace(">", "<") + RIGHT, True),
-    ("for a in (1, 2):\n    assert max(a, 3) == 3", MAX, True),
-    ("assert sum(10, 15) == 6", "def sum(a, b):\n    return 6", True),
-    ("assert sum(10, 15) == 6", "from operator import sub as sum", False),
-    ("assert set(sum(10, 15)) == {6}", "def sum(a, b):\n    return [6, 6]", True),
-    ("def check(candidate):\n    assert candidate(1, 2) == 2\ncheck(max)", MAX, True),
-    ("assert max(10, 15) == 15", "x = 1", False),
-    ("assert max(10, 15) == 15", "def max(", False),
-    ("assert max(10, 15) == 15", "x = " + "-" * 100_000 + "1", False),
-    (BOTH, "def add(a, b):\n    max = a + b\n    return max", True),
-]
-FORGED = [
-    ("assert abs(area(1) - 3.14) < 0.01", "def area(r):\n    return 0\ndef abs(x):\n    return 0"),
-    ("wanted = sorted([2, 1])\nassert f() == wanted", "def f():\n    pass\ndef sorted(x):\n    pass"),
-    ("try:\n    f({})\n    assert False\nexcept KeyError:\n    pass", "x = 1"),
-]
-FREE_NAMES = [
-    (ADD, "def _call(a, b):\n    return a + b\ndef add(a, b):\n    return _call(a, b)"),
-    (
-        "assert _call(2, 3) == 5 and _call_(1) == 2",
-        RIGHT.replace("add", "_call") + "\ndef _call_(a):\n    return 2",
-    ),
-    (ADD, RIGHT + "\ndef globals():\n    return {}"),
-    ("assert greet(name='you') == 'Hi you'", "def greet(name):\n    return 'Hi ' + name"),
-    ("import functools\nassert functools.reduce(add, (2, 3)) == 5", RIGHT),
-    ("assert candidate(2) == 2 and do(1) == 1", "def candidate(a):\n    return a\ndef do(a):\n    return a"),
-]
-DETAILS = [
-    (ADD, WRONG, "wrong answer assert add(2, 3) == 5; add(2, 3) gave 6"),
-    (ADD, "def add(a, b):\n    return a / 0", "exception add(2, 3) raised ZeroDivisionError: division by zero"),
-    (ADD, "x = 1", "exception add(2, 3) raised NameError: the program does not define add"),
-    ("assert f() == 1", "def f():\n    pass", "wrong answer assert f() == 1; f() gave None"),
-    ("assert f(a='x') == 1", "def f(a):\n    pass", "wrong answer assert f(a='x') == 1; f(a='x') gave None"),
-    (
-        "def check(candidate):\n    assert candidate('f', 1) == 3\ncheck(add)",
-        "def add(a, b):\n    return 4",
-        "wrong answer assert candidate('f', 1) == 3; add('f', 1) gave 4",
-    ),
-]
-
-
-def texts(cases):
-    """What became of one program for each test, all run at once."""
-    _, results = run([case[0] for case in cases], [[case[1]] for case in cases])
-    return [results[task][0][1]["result"] for task in range(len(cases))]
-
-
-def test_functions_under_test_may_have_names_of_builtins():
-    assert [text == "passed" for text in texts(BUILTIN_NAMES)] == [passes for *_, passes in BUILTIN_NAMES]
-
-
-def test_the_tests_own_tools_and_missing_functions_forge_no_pass():
-    assert all(text.startswith("failed") for text in texts(FORGED))
-
-
-def test_names_of_program_and_test_are_free():
-    assert texts(FREE_NAMES) == ["passed"] * len(FREE_NAMES)
-
-
-def test_results_name_the_calls_of_the_test():
-    assert texts(DETAILS) == [f"failed: {text}" for *_, text in DETAILS]
+def test_every_kind_of_test_and_program():
+    _, results = run([case[0] for case in CASES], [[case[1]] for case in CASES], timeout=5)
+    found = [results[task][0][1] for task in range(len(CASES))]
+    assert [row["result"][: len(text)] for row, (*_, text) in zip(found, CASES, strict=True)] == [c[2] for c in CASES]
+    assert all(row["passed"] == (row["result"] == "passed") for row in found)
 
 
 def test_k_beyond_the_candidates_is_left_out_and_said(capsys):
@@ -141,52 +103,15 @@ def test_k_beyond_the_candidates_is_left_out_and_said(capsys):
 
 
 @pytest.mark.parametrize(
-    ("program", "result"),
-    [
-        ("def add(a, b:", "exception"),
-        ("x = 1", "exception"),
-        ("def add(a, b):\n    return type('Any', (), {'__eq__': lambda s, o: True})()", "wrong answer"),
-        ("import sys\nsys.exit(0)", "exception"),
-        ("import os\nos._exit(0)", "crash"),
-        ("def add(a, b):\n    while True: pass", "time-out"),
-    ],
-)
-def test_no_program_forges_a_pass(program, result):
-    scores, results = run([ADD], [[program]], timeout=1.5)
-    assert scores == {"pass@1": 0.0}
-    assert results[0][0][1]["result"].startswith(f"failed: {result}")
-
-
-@pytest.mark.parametrize(
     ("reference", "message"),
     [
         ("assert add(", "test of problem 0 does not parse"),
-        ("assert 1 == 1", "calls no function of the program"),
-        ("assert add(2, 3) == ANSWER", "uses ANSWER other than by calling it"),
-        ("assert add(np.array([1]), 2) == 3", "uses np other than by calling it"),
-        ("n = 0\ndef f():\n    global n\n    n = add(1, 2)\nf()\nassert n == 3", "uses a global variable"),
-        ("s = Stack()\ns.push(1)\nassert s.pop() == 1", r"uses \.push of what a function of the program returned"),
-        ("assert Stack().is_empty()", r"uses \.is_empty of what a function"),
-        ("x = [2, 1]\nsort_it(x)\nassert x == [1, 2]", "calls sort_it for what it does to x. It sees only the plain"),
-        ("from math import *\nassert isclose(area(1), pi)", r"has an import of \*; let it import what it needs by"),
-        ("from __future__ import annotations\nassert add(1, 2) == 3", "must occur at the beginning"),
-        ("import math\nassert add(math.sqrt, 4) == 2", "its test calls the function with a value of type builtin"),
+        ("assert 1 == 1", "code_eval/0: its test never calls the pro"),
     ],
 )
-def test_broken_references_are_refused(reference, message):
+def test_tests_that_cannot_be_used_are_refused(reference, message):
     with pytest.raises(ValueError, match=message):
         run([reference], [[RIGHT]])
-
-
-def test_what_plain_values_can_show_is_judged():
-    cases = [
-        ("x = [2, 1]\nadd(x, x)\ny = add(x, x)\ny.sort()\nassert y == [1, 1, 2, 2] and add(x, x).count(1) == 2", RIGHT),
-        ("try:\n    add(1, None)\nexcept TypeError:\n    pass", RIGHT),
-        ("a, b = add((1,), (2,))\nc = '{}'.format(a)\nassert (c, b) == ('1', 2)", RIGHT),
-    ]
-    assert texts(cases) == ["passed"] * len(cases)
-    generator = [("assert list(count(2)) == [0, 1]", "def count(n):\n    yield from range(n)")]
-    assert texts(generator)[0].endswith("count(2) gave a value of type generator, which cannot be compared")
 
 
 def test_k_may_be_one_number_and_nothing_to_score_is_said():
@@ -196,11 +121,6 @@ def test_k_may_be_one_number_and_nothing_to_score_is_said():
     for nothing in ([], [[]], [[], []]):
         with pytest.raises(ValueError, match="nothing to score: predictions holds no program"):
             run([ADD] * len(nothing), nothing)
-
-
-def test_programs_must_be_strings():
-    with pytest.raises(ValueError, match="Predictions and/or references don't match the expected format"):
-        run([ADD], [[3]])
 
 
 def test_loads_by_path_as_evaluate_does():
