@@ -28,7 +28,6 @@ def evaluate(
     fill the last batch, and divided at the end: batches of unequal length change nothing. A data loader that
     `accelerator` did not prepare is read whole by every process, which gives the same result. `tokens_per_byte`
     (tokens over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in.
-    Raises `ValueError` if there is nothing to predict.
     """
     was_training = model.training
     model.eval()
@@ -44,8 +43,6 @@ def evaluate(
         total += sums.cpu().double().sum().item()
         tokens += counts.sum().item()
     model.train(was_training)
-    if tokens == 0:
-        raise ValueError("there is nothing to evaluate: the data loader holds no token to predict.")
     loss = total / tokens
     bits = math.nan if tokens_per_byte is None else loss / math.log(2) * tokens_per_byte
     return Evaluation(loss, perplexity(loss), bits)
@@ -68,13 +65,8 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, tokens: int, num_bytes: int) -> float:
-    """Turn a loss in nats per token into bits per byte of text, which no longer depends on the tokenizer.
+    """Convert a loss in nats per token into bits per byte of text, which no longer depends on the tokenizer.
 
-    `tokens` and `num_bytes` count the same text in both units. Raises `ValueError` if one of them is not positive.
+    `tokens` and `num_bytes` count the text that the loss was measured on.
     """
-    if tokens <= 0 or num_bytes <= 0:
-        raise ValueError(
-            f"bits per byte need some text, got {tokens} tokens and {num_bytes} bytes; "
-            "count both on the text that the loss was measured on."
-        )
     return loss / math.log(2) * tokens / num_bytes
