@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -25,17 +24,14 @@ from course_utils.training.config import PRESETS, TrainConfig, flat
 
 
 def run_training(
-    config: TrainConfig,
-    output: Path | str,
-    resume: str = "no",
-    on_checkpoint: loop.OnCheckpoint | None = None,
+    config: TrainConfig, output: Path | str, resume: str = "no", on_checkpoint: loop.OnCheckpoint | None = None,
     show_progress: bool = True,
-) -> loop.Summary:
+) -> loop.Summary:  # fmt: skip
     """Train with these settings into the folder `output`, on as many processes as were launched.
 
     `resume` is "no", "auto" (the newest intact checkpoint in `output`, if any) or the path of a checkpoint. Leaves
-    `final/` (model and tokenizer), `checkpoints/`, the logs and the tracker's files. Raises `ValueError` if another
-    run writes to `output`, if it holds checkpoints and is not to be resumed, or a `final/` without checkpoints.
+    `final/` (model and tokenizer), `checkpoints/`, the logs and the tracker's files. Raises `ValueError` if `output`
+    belongs to another run.
     """
     output = Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
@@ -70,11 +66,8 @@ def run_training(
 def train_once(config: TrainConfig) -> tuple[Path, loop.Summary]:
     """Train in the course's cache, or take what an earlier call with the same settings, data and code has trained.
 
-    An interrupted training continues where it was. Returns the folder of the run and its summary. For one process
-    only; raises `ValueError` on several.
+    An interrupted training continues where it was. Returns the folder of the run and its summary. For one process.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("train_once runs on one process; call run_training with a folder of your own on several.")
     folder = artifacts.loop_folder(config.profile, config.as_dict())
     with cache.locked(folder, "training run"), contextlib.redirect_stdout(io.StringIO()):
         return folder, run_training(config, folder, resume="auto")

@@ -21,17 +21,14 @@ LAST_FILE = "run.json"
 
 @dataclass
 class Position:
-    """Progress of a run: optimizer steps, passes over the data, batches of this pass (per process), tokens, seconds.
+    """Progress of a run."""
 
-    `losses` are those since the last line of the log.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
+    step: int = 0  # optimizer steps
+    epoch: int = 0  # passes over the data
+    batch: int = 0  # batches of this pass, per process
     tokens: int = 0
     seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # since the last line of the log
 
 
 def seal(checkpoint: Path, **state: Any) -> None:
@@ -103,9 +100,9 @@ def save(
 
 
 def load(accelerator: Accelerator, checkpoint: Path, settings: Mapping[str, Any]) -> tuple[Position, list]:
-    """Put everything prepared back into the state of `checkpoint`; return where the run stood, and its log so far.
+    """Put everything prepared back into its state; return where the run stood, and its log so far.
 
-    Raises `ValueError` if the checkpoint belongs to a run with other settings, which it names.
+    Raises `ValueError` for a checkpoint of a run with other settings, which it names.
     """
     run = read(checkpoint)
     saved = run.get("settings", {})

@@ -25,9 +25,8 @@ def evaluate(
     """Measure a causal language model on held-out data: every predicted token counts once (A15).
 
     Sums of losses and numbers of tokens are gathered from all processes, without the rows that Accelerate repeats to
-    fill the last batch, and divided at the end: batches of unequal length change nothing. A data loader that
-    `accelerator` did not prepare is read whole by every process, which gives the same result. `tokens_per_byte`
-    (tokens over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in.
+    fill the last batch, and divided at the end: batches of unequal length change nothing. `tokens_per_byte` (tokens
+    over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in.
     """
     was_training = model.training
     model.eval()
@@ -65,8 +64,5 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, tokens: int, num_bytes: int) -> float:
-    """Convert a loss in nats per token into bits per byte of text, which no longer depends on the tokenizer.
-
-    `tokens` and `num_bytes` count the text that the loss was measured on.
-    """
+    """Convert nats per token into bits per byte of the same text, which no longer depend on the tokenizer."""
     return loss / math.log(2) * tokens / num_bytes

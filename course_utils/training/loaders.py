@@ -94,9 +94,8 @@ def create_dataloaders(
 ) -> tuple[DataLoader, DataLoader]:  # fmt: skip
     """Make the loaders for training and evaluation, for Accelerate to prepare (A14, C7).
 
-    `train` is a map-style data set, shuffled in each pass, or a finite stream such as `ConstantLengthDataset` (with
-    `process_index=0, num_processes=1`: Accelerate shares out its rows). Call the prepared loader's `set_epoch`
-    before each pass. Raises `ValueError` if there are fewer rows than one optimizer step takes, or none to evaluate.
+    `train` is a map-style data set, shuffled in each pass, or a finite stream such as `packed_stream`. Call the
+    prepared loader's `set_epoch` before each pass. Raises `ValueError` for too few rows.
     """
     step_rows = batch_size * processes * accumulation_steps
     check_rows(train, validation, step_rows)

@@ -1,9 +1,8 @@
 """The training loop with Accelerate: one set of functions for notebook, script and launcher.
 
-It does what the tutorials' loops do, and keeps four promises: accumulated micro-batches give the gradient of one large
-batch, any number of processes gives the same result as one, a killed run ends with the weights of an undisturbed one
-(bit for bit on a processor; some kernels of GPUs add in any order), and the learning rate counts optimizer steps. It
-knows nothing of the Hub: pass `on_checkpoint` to push checkpoints.
+Its promises: accumulated micro-batches give the gradient of one large batch, any number of processes gives the same
+result as one, a killed run ends with the weights of an undisturbed one (bit for bit on a processor; some kernels of
+GPUs add in any order), and the learning rate counts optimizer steps.
 """
 
 import math
@@ -37,16 +36,13 @@ OnCheckpoint = Callable[[Path, int], None]  # called on the main process with th
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step showed: loss over all its rows, gradient length before clipping, rate, tokens.
-
-    `skipped`: fp16 made the gradients too large, the weights stayed, and smaller ones are tried next.
-    """
+    """What one optimizer step showed: loss over all its rows, gradient length before clipping, rate, tokens."""
 
     loss: float
     gradient_norm: float
     learning_rate: float
     tokens: int
-    skipped: bool = False
+    skipped: bool = False  # fp16 made the gradients too large, the weights stayed, and smaller ones are tried next
 
 
 @dataclass
@@ -82,12 +78,10 @@ class Summary:
 def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerator, Precision]:
     """Make the accelerator for a run, and return it with the number format it uses and why.
 
-    Raises `ValueError` or `ImportError` for a tracker that cannot be used, and `ValueError` for fp16 without CUDA,
-    which would be silently ignored.
+    Raises `ValueError` for a tracker without a login, and for fp16 without CUDA, which would be silently ignored.
     """
-    device, tracker = choose_device(), None if config.tracker == "none" else config.tracker
-    if tracker:
-        tracking.check_tracker(tracker)
+    device = choose_device()
+    tracking.check_tracker(config.tracker)
     if config.precision == "fp16" and device.type != "cuda":
         raise ValueError(f"fp16 needs a CUDA GPU, this is {device.type}; use precision auto, bf16 or fp32.")
     precision = choose_precision(device) if config.precision == "auto" else Precision(config.precision, "asked for")
@@ -96,7 +90,7 @@ def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerat
         mixed_precision=precision.mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.profile.accumulation_steps),
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False, non_blocking=device.type == "cuda"),
-        log_with=tracker,
+        log_with=None if config.tracker == "none" else config.tracker,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(Path(folder) / "logs")),
     )
     return accelerator, precision
@@ -105,20 +99,15 @@ def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerat
 def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: PackedData, accelerator: Accelerator) -> Run:
     """Build model, optimizer, schedule and loaders from the settings, and let Accelerate prepare them.
 
-    The schedule is not prepared: Accelerate would advance it once per process, and it counts optimizer steps. Raises
-    `ValueError` for too few rows, and for rows that are longer than the model's context.
+    Raises `ValueError` for too few rows, and for rows that are longer than the model's context.
     """
     profile, processes, device = config.profile, accelerator.num_processes, accelerator.device
     model = build_model(config, tokenizer)
     train_loader, eval_loader = create_dataloaders(
-        packed_stream(config, tokenizer, data.train) if config.stream else data.train,
-        data.validation,
-        profile.batch_size,
-        processes=processes,
-        accumulation_steps=profile.accumulation_steps,
-        num_workers=config.num_workers,
-        seed=profile.seed,
-    )
+        packed_stream(config, tokenizer, data.train) if config.stream else data.train, data.validation,
+        profile.batch_size, processes=processes, accumulation_steps=profile.accumulation_steps,
+        num_workers=config.num_workers, seed=profile.seed,
+    )  # fmt: skip
     check_context(model, len(data.validation[0]["input_ids"]))  # training rows have the same length
     total_steps = profile.train_steps
     if total_steps == -1:  # one pass; a stream without a number of steps was refused with the settings
@@ -128,6 +117,7 @@ def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: Packe
     optimizer = torch.optim.AdamW(groups, lr=profile.learning_rate, fused=accelerator.scaler is None)
     scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps(total_steps), total_steps)
     keytokens = keytoken_ids(tokenizer, config.keywords, accelerator.print) if config.keywords else []
+    # Accelerate would advance a prepared schedule once per process; this one counts optimizer steps.
     model, optimizer, train_loader, eval_loader = accelerator.prepare(model, optimizer, train_loader, eval_loader)
     accelerator.register_for_checkpointing(scheduler)
     set_seed(profile.seed, device_specific=True)  # another dropout on every process
@@ -141,9 +131,7 @@ def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: Packe
 
 def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Make the model of a run with fresh weights; the options of E4 and E6 are switched on where asked for."""
-    options = {
-        name: True for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn") if getattr(config, name)
-    }
+    options = {name: getattr(config, name) for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")}
     model = build_causal_lm(config.profile, tokenizer, config.dropout, **options)
     model.config.use_cache = False  # of keys and values, which only generation needs
     if config.gradient_checkpointing:
@@ -154,10 +142,7 @@ def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreT
 
 
 def batches(loader: Any, position: Position, infinite: bool = True) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield batches from where `position` stands, pass after pass, and keep it up to date.
-
-    Raises `ValueError` for a pass without batches.
-    """
+    """Yield batches from where `position` stands, pass after pass, and keep it up to date."""
     while True:
         loader.set_epoch(position.epoch)
         rest = skip_first_batches(loader, position.batch) if position.batch else loader
@@ -175,8 +160,8 @@ def batches(loader: Any, position: Position, infinite: bool = True) -> Iterator[
 def optimizer_steps(run: Run) -> Iterator[StepResult]:
     """Train, and yield after each optimizer step.
 
-    The losses of a step are added up over its micro-batches and processes and divided once, by the sum of all weights.
-    So a short last batch, padding or unequal weights give the gradient that one large batch would give.
+    Its losses are added up over micro-batches and processes, and divided once, by the sum of all weights. So a short
+    last batch, padding or unequal weights give the gradient that one large batch would give.
     """
     accelerator, model, optimizer = run.accelerator, run.model, run.optimizer
     profile = run.config.profile
@@ -210,16 +195,13 @@ def optimizer_steps(run: Run) -> Iterator[StepResult]:
 
 
 def train(
-    run: Run,
-    folder: Path,
-    resume: Path | None = None,
-    on_checkpoint: OnCheckpoint | None = None,
+    run: Run, folder: Path, resume: Path | None = None, on_checkpoint: OnCheckpoint | None = None,
     show_progress: bool = True,
-) -> Summary:
+) -> Summary:  # fmt: skip
     """Train a prepared run to its last step, from the checkpoint `resume` if one is given.
 
-    Evaluates, logs and writes checkpoints to `folder/checkpoints` at the distances of the settings, and at the end.
-    Raises `TrainingDiverged` when the loss becomes NaN or infinite; the checkpoints before stay.
+    Evaluates, logs and writes to `folder/checkpoints` at the distances of the settings, and at the end. Raises
+    `TrainingDiverged` when the loss becomes NaN or infinite; the checkpoints before stay.
     """
     saved = None
     if resume is not None:

@@ -22,8 +22,7 @@ LossSums = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def keytoken_ids(tokenizer: Any, keywords: Iterable[str] = KEYWORDS, say: Callable[[str], None] = print) -> list[int]:
     """Return the ids of those keywords that are one token, each with and without a leading space (A12).
 
-    `say` names the others. Raises `ValueError` if no keyword is a single token, since the loss would have no weights,
-    for an empty keyword, and for one string, whose letters would count as keywords.
+    `say` names the others. Raises `ValueError` if none is, and for one string, whose letters would count as keywords.
     """
     if isinstance(keywords, str) or "" in (keywords := list(keywords)):
         raise ValueError(f"keywords = {keywords!r} is not allowed; give a list of words, none of them empty.")
@@ -71,10 +70,7 @@ def row_weights(rows: Any, keytoken_ids: Sequence[int] | Tensor, alpha: float = 
 def keytoken_loss_sums(
     labels: Tensor, logits: Tensor, keytoken_ids: Sequence[int] | Tensor, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of each row's mean loss times its weight, and the sum of the weights.
-
-    A row with nothing to predict weighs 0.
-    """
+    """Return the sum of each row's mean loss times its weight, and of the weights; 0 for rows without predictions."""
     weights = row_weights(labels, keytoken_ids, alpha) * (predicted_tokens(labels) > 0)
     return (_row_means(labels, logits) * weights).sum(), weights.sum()
 

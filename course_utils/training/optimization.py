@@ -31,10 +31,7 @@ def scale_gradients(model: nn.Module, factor: torch.Tensor) -> None:
 
 
 def steps_per_pass(rows: int, batch_size: int, processes: int = 1, accumulation_steps: int = 1) -> int:
-    """Return the optimizer steps of one pass over the data; a last step with fewer rows counts, too.
-
-    One step takes `batch_size` rows on each process, `accumulation_steps` times.
-    """
+    """Return the optimizer steps of one pass over the data; a last step with fewer rows counts, too."""
     return -(-rows // (batch_size * processes * accumulation_steps))
 
 

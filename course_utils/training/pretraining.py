@@ -30,12 +30,9 @@ HISTORY = "history.json"
 
 @dataclass(frozen=True)
 class PackedData:
-    """Sequences for training and for evaluation, and the length of the held-out text in both units.
+    """Sequences for training and for evaluation, and the length of the held-out text in both units."""
 
-    For a loop that packs while it trains, `train` is a stream of documents instead.
-    """
-
-    train: Dataset | IterableDataset
+    train: Dataset | IterableDataset  # a stream of documents for a loop that packs while it trains
     validation: Dataset
     validation_tokens: int
     validation_bytes: int
@@ -68,10 +65,7 @@ def tutorial_settings(profile: Profile) -> Profile:
 
 
 def training_arguments(profile: Profile, output_dir: Path | str, rows: int) -> TrainingArguments:
-    """Translate a profile into the Trainer's arguments: cosine schedule, evaluation and checkpoints by steps.
-
-    The warm-up is at most half of the training; where that is one pass, it has `rows` sequences.
-    """
+    """Translate a profile into the Trainer's arguments, for `rows` sequences; the warm-up is at most half of all."""
     one_pass = steps_per_pass(rows, profile.batch_size, accumulation_steps=profile.accumulation_steps)
     steps = one_pass if profile.train_steps == -1 else profile.train_steps
     return TrainingArguments(

@@ -25,6 +25,8 @@ _accelerator: Accelerator | None = None  # whose tracker is open
 
 def check_tracker(name: str) -> None:
     """Raise `ImportError` if a tracker is not installed, and `ValueError` if it would stop for want of a login."""
+    if name == "none":
+        return
     package = importlib.import_module(name)  # Accelerate would train without it, and not a word
     offline = os.environ.get("WANDB_MODE") in ("offline", "disabled")
     if name == "wandb" and not offline and not sys.stdin.isatty():  # in a terminal, it asks
@@ -39,8 +41,7 @@ def setup_logging(
 ) -> None:
     """Open this process's log file in `folder` and the accelerator's tracker, named `project_name`.
 
-    The accelerator must have been made with `log_with` and `project_dir`. `settings` are shown beside the curves.
-    `log_metrics` writes to what was set up last; close it with `finish_logging`.
+    `settings` are shown beside the curves. `log_metrics` writes to what was opened last, until `finish_logging`.
     """
     global _accelerator
     finish_logging()

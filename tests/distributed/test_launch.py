@@ -1,6 +1,5 @@
-"""The script as users start it: accelerate launch, torchrun on two processes, notebook_launcher; and its errors."""
+"""The script as users start it: accelerate launch, torchrun on two processes; and its errors."""
 
-import contextlib
 import io
 import json
 import os
@@ -8,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -89,13 +89,6 @@ def test_accelerate_launch_as_the_readme_says_and_resume_auto(tmp_path):
     assert again["loss"] == first["loss"]
 
 
-def test_notebook_launcher_runs_the_same_function(tmp_path, capsys):
-    from accelerate import notebook_launcher
-
-    notebook_launcher(train.run_training, (small_config({"train_steps": 5}), tmp_path), num_processes=1)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 5
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -167,12 +160,6 @@ def test_the_help_names_every_setting(capsys):
 
 
 def test_an_interrupted_script_says_how_to_continue(tmp_path, capsys, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "run_training", interrupt)
-    code = None
-    with contextlib.suppress(KeyboardInterrupt):  # one that came through would end all tests
-        code = train.main(["--profile", "tiny", "--output", str(tmp_path)])
-    assert code == 130
+    monkeypatch.setattr(train, "run_training", Mock(side_effect=KeyboardInterrupt))
+    assert train.main(["--profile", "tiny", "--output", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted; --resume auto continues from the newest checkpoint\n"
