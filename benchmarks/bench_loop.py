@@ -52,9 +52,9 @@ def with_loop(folder: str) -> float:
     from course_utils.training.config import TrainConfig
 
     config = TrainConfig(profile(), tracker="none")
-    accelerator, precision = loop.make_accelerator(config, folder)
+    accelerator, _ = loop.make_accelerator(config, folder)
     tokenizer = artifacts.code_tokenizer(config.profile)
-    run = loop.prepare(config, tokenizer, artifacts.packed_data(config.profile), accelerator, precision)
+    run = loop.prepare(config, tokenizer, artifacts.packed_data(config.profile), accelerator)
     times = []
     for _, _ in zip(range(STEPS), loop.optimizer_steps(run), strict=False):
         times.append(time.perf_counter())

@@ -1,16 +1,12 @@
-"""Checkpoints that a killed run can trust: complete, unaltered, of the same run.
+"""Checkpoints that a killed run can trust: complete, unaltered, of the same run. The loop's and the Trainer's.
 
-Everything is written to a temporary folder, listed with checksums and renamed. So a checkpoint is there as a whole or
-not at all, and one that was altered later is noticed. What is saved is what Accelerate saves: model, optimizer, random
-states, precision scaler, schedule; the position in the data and the settings stand beside it in a readable file.
+The file that is written last names the run's settings and the checksums of all other files. So a checkpoint without
+it is incomplete, and one that was altered later is noticed.
 """
 
-import contextlib
-import errno
 import json
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,131 +15,103 @@ from accelerate import Accelerator
 
 from course_utils import cache
 from course_utils.training import tracking
-from course_utils.training.config import TrainConfig, differences
 
-STATE = "run.json"
-_NAME = re.compile(r"step-(\d{8})")
+LAST_FILE = "run.json"
 
 
 @dataclass
 class Position:
-    """How far a run is: optimizer steps, passes over the data, batches of this pass (per process), tokens, seconds.
+    """Progress of a run."""
 
-    `losses` are those since the last line of the log.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
+    step: int = 0  # optimizer steps
+    epoch: int = 0  # passes over the data
+    batch: int = 0  # batches of this pass, per process
     tokens: int = 0
     seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # since the last line of the log
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What must be the same for a run to go on: its settings, and what these leave open."""
-
-    config: TrainConfig
-    processes: int
-    device: str
-    precision: str
-    data: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return asdict(self) | {"config": self.config.as_dict()}
+def seal(checkpoint: Path, **state: Any) -> None:
+    """Write the last file of a checkpoint: what describes its run, and the checksums of all other files."""
+    paths = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != LAST_FILE)
+    files = {path.relative_to(checkpoint).as_posix(): cache.file_sha256(path) for path in paths}
+    text = json.dumps(state | {"files": files}, indent=1)
+    (checkpoint / LAST_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def save(
-    accelerator: Accelerator, folder: Path, position: Position, identity: Identity, history: list[dict[str, float]]
-) -> Path:
-    """Write a checkpoint of everything that `accelerator` prepared, keep the newest ones, and return its folder.
+def read(checkpoint: Path) -> dict[str, Any]:
+    """Return what `seal` wrote."""
+    return json.loads((checkpoint / LAST_FILE).read_text(encoding="utf-8"))
 
-    All processes must call this. A run that is killed in here leaves the checkpoints before it as they were. Raises
-    `OSError` if the disk is full.
-    """
-    final = folder / f"step-{position.step:08d}"
-    temporary = folder / f"{final.name}.tmp"
-    if accelerator.is_main_process:
-        for left_over in folder.glob("step-*.tmp"):
-            shutil.rmtree(left_over)
-        temporary.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    dropped = tracking.dropped_messages("accelerate.utils.other", "Removed shared tensor")  # it comes back shared
-    with dropped, whole_or_removed(temporary):
-        accelerator.save_state(str(temporary))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        state = {"identity": identity.as_dict(), "position": asdict(position), "history": history}
-        with whole_or_removed(temporary):
-            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8", newline="\n")
-            cache.seal(temporary, {"step": position.step})
-        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
-        temporary.rename(final)
-        older = [path for path in newest_first(folder) if path.name <= final.name]
-        for old in older[identity.config.keep_checkpoints :]:
-            shutil.rmtree(old, ignore_errors=True)  # what cannot be removed now is removed next time
-    accelerator.wait_for_everyone()
-    return final
+
+def damage(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint; None if it is complete and unaltered."""
+    try:
+        for name, checksum in read(checkpoint)["files"].items():
+            if cache.file_sha256(checkpoint / name) != checksum:
+                return f"{name} has changed"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # what a torn or foreign file can cause
+        return f"{LAST_FILE} cannot be read"
+    return None
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Return all checkpoints in `folder`, damaged ones too; their names end in the number of the step."""
+    steps = {p: p.name.rpartition("-")[2] for p in folder.glob("*-*")}
+    return sorted((p for p, step in steps.items() if step.isdigit()), key=lambda p: int(steps[p]), reverse=True)
 
 
 def find_last(folder: Path, say: Callable[[str], None] = print) -> Path | None:
     """Return the newest checkpoint in `folder` that is complete and unaltered; `say` names those that are not."""
     for checkpoint in newest_first(folder):
-        damage = cache.damage(checkpoint)
-        if damage is None:
+        if (wrong := damage(checkpoint)) is None:
             return checkpoint
-        say(f"The checkpoint {checkpoint.name} is damaged ({damage}); it is passed over.")
+        say(f"The checkpoint {checkpoint.name} is damaged ({wrong}); it is passed over.")
     return None
 
 
-def load(accelerator: Accelerator, checkpoint: Path, identity: Identity) -> tuple[Position, list[dict[str, float]]]:
-    """Put everything prepared back into the state of `checkpoint`; return where the run stood, and its log so far.
+def save(
+    accelerator: Accelerator, checkpoint: Path, keep: int, settings: Mapping[str, Any], position: Position,
+    history: list[dict[str, float]],
+) -> None:  # fmt: skip
+    """Write everything that `accelerator` prepared, and keep the newest `keep` checkpoints; all processes call this.
 
-    Raises `ValueError` if the checkpoint is not there, is not of this loop, or belongs to a run with other settings,
-    which it names.
+    A run that is killed in here leaves the checkpoints before as they were; a failed write leaves nothing.
     """
-    if not (checkpoint / STATE).is_file():
-        raise ValueError(f"{checkpoint} is no checkpoint; give a folder that is named like step-00000100.")
-    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if accelerator.is_main_process:
+        shutil.rmtree(checkpoint, ignore_errors=True)  # a damaged one of the same step
+    accelerator.wait_for_everyone()
     try:
-        check_same_run(checkpoint, state["identity"], identity)
-        position, history = Position(**state["position"]), state["history"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{checkpoint / STATE} does not describe a run ({error!r}); use another checkpoint.") from None
-    accelerator.load_state(str(checkpoint))
-    return position, history
+        with tracking.dropped_messages("accelerate.utils.other", "Removed shared tensor"):  # it comes back shared
+            accelerator.save_state(str(checkpoint))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            seal(checkpoint, settings=settings, position=asdict(position), history=history)
+    except BaseException:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        raise
+    if accelerator.is_main_process:
+        known = newest_first(checkpoint.parent)  # those that are newer are damaged; this run started before them
+        for old in known[known.index(checkpoint) + keep :]:
+            shutil.rmtree(old, ignore_errors=True)  # what cannot be removed now is removed next time
+    accelerator.wait_for_everyone()
 
 
-def check_same_run(checkpoint: Path, saved: Mapping[str, Any], identity: Identity) -> None:
-    """Raise `ValueError` if a run with these settings would not go on as the one that was saved."""
-    found = differences(saved["config"], identity.config)
-    for name, now in identity.as_dict().items():
-        if name != "config" and saved[name] != now:
-            found[name] = (saved[name], now)
-    if found:
-        lines = "; ".join(f"{name}: {before!r} in the checkpoint, {now!r} now" for name, (before, now) in found.items())
+def load(accelerator: Accelerator, checkpoint: Path, settings: Mapping[str, Any]) -> tuple[Position, list]:
+    """Put everything prepared back into its state; return where the run stood, and its log so far.
+
+    Raises `ValueError` for a checkpoint of a run with other settings, which it names.
+    """
+    run = read(checkpoint)
+    saved = run.get("settings", {})
+    names = [name for name in sorted(saved.keys() | settings.keys()) if saved.get(name) != settings.get(name)]
+    if names:
+        changes = [f"{name}: {saved.get(name)!r} in the checkpoint, {settings.get(name)!r} now" for name in names]
         raise ValueError(
-            f"{checkpoint} was written by a run with other settings. {lines}. "
-            "Use the same settings to go on, or another output folder to start anew."
+            f"{checkpoint} was written by a run with other settings. {'; '.join(changes)}. "
+            "Use the same settings to continue, or another folder to start anew."
         )
-
-
-@contextlib.contextmanager
-def whole_or_removed(folder: Path) -> Iterator[None]:
-    """Remove `folder` if writing into it fails; raises `OSError` with the remedy if the disk is full."""
-    try:
-        yield
-    except Exception as error:  # a full disk makes every library raise something else
-        full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder.parent).free < cache.LEAST_FREE
-        shutil.rmtree(folder, ignore_errors=True)
-        if not full:
-            raise
-        remedy = "The disk is full: free some space, then go on with --resume auto; or choose --output on another disk."
-        raise OSError(errno.ENOSPC, f"{remedy} ({error})", str(folder)) from error
-
-
-def newest_first(folder: Path) -> list[Path]:
-    """Return all finished checkpoints in `folder`, damaged ones too."""
-    return sorted((p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)), reverse=True)
+    accelerator.load_state(str(checkpoint))
+    return Position(**run["position"]), run["history"]

@@ -25,10 +25,8 @@ def evaluate(
     """Measure a causal language model on held-out data: every predicted token counts once (A15).
 
     Sums of losses and numbers of tokens are gathered from all processes, without the rows that Accelerate repeats to
-    fill the last batch, and divided at the end: batches of unequal length change nothing. A data loader that
-    `accelerator` did not prepare is read whole by every process, which gives the same result. `tokens_per_byte`
-    (tokens over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in.
-    Raises `ValueError` if there is nothing to predict.
+    fill the last batch, and divided at the end: batches of unequal length change nothing. `tokens_per_byte` (tokens
+    over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in.
     """
     was_training = model.training
     model.eval()
@@ -44,8 +42,6 @@ def evaluate(
         total += sums.cpu().double().sum().item()
         tokens += counts.sum().item()
     model.train(was_training)
-    if tokens == 0:
-        raise ValueError("there is nothing to evaluate: the data loader holds no token to predict.")
     loss = total / tokens
     bits = math.nan if tokens_per_byte is None else loss / math.log(2) * tokens_per_byte
     return Evaluation(loss, perplexity(loss), bits)
@@ -68,13 +64,5 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, tokens: int, num_bytes: int) -> float:
-    """Turn a loss in nats per token into bits per byte of text, which no longer depends on the tokenizer.
-
-    `tokens` and `num_bytes` count the same text in both units. Raises `ValueError` if one of them is not positive.
-    """
-    if tokens <= 0 or num_bytes <= 0:
-        raise ValueError(
-            f"bits per byte need some text, got {tokens} tokens and {num_bytes} bytes; "
-            "count both on the text that the loss was measured on."
-        )
+    """Convert nats per token into bits per byte of the same text, which no longer depend on the tokenizer."""
     return loss / math.log(2) * tokens / num_bytes

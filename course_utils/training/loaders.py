@@ -1,16 +1,20 @@
 """Data loaders for a loop on any number of processes: every row exactly once, in an order that can be resumed.
 
-Accelerate fills the last batch with rows from the beginning, so that all processes get as many batches. Here the rows
-that fill up are empty: their labels are all ignored, so no token counts twice, and none is left out.
+Accelerate fills the last batch with rows from the beginning, so that all processes get as many batches. Here we pad
+with empty rows: their labels are all ignored, so no token counts twice, and none is left out.
 """
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
+from transformers import PreTrainedTokenizerBase
 
+from course_utils.data.packing import ConstantLengthDataset
 from course_utils.environment import choose_device
+from course_utils.training.config import TrainConfig
 from course_utils.training.heldout import labels_of
 from course_utils.training.losses import IGNORED
 
@@ -26,21 +30,12 @@ class FilledRows(Dataset):
     """
 
     def __init__(self, rows: Any, multiple: int) -> None:
-        """Take a map-style data set with a column `input_ids`, rows of one length.
-
-        Columns `labels` or `attention_mask` say which tokens count; without them, all do.
-        """
+        """Take a data set with `input_ids` of one length; `labels` or `attention_mask` tell which tokens count."""
         self.rows, self.multiple = rows, multiple
 
     def __len__(self) -> int:
         """Return the number of rows, the empty ones included."""
         return -(-len(self.rows) // self.multiple) * self.multiple
-
-    def __getitem__(self, index: int) -> Row:
-        """Return one row; raises `IndexError` behind the last one."""
-        if index >= len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row]:
         """Return the rows of a batch, read at once, which is much faster than one by one."""
@@ -56,7 +51,7 @@ class FilledStream(IterableDataset):
     """The same for a finite stream of rows: each data-loader worker fills up its own part."""
 
     def __init__(self, stream: Any, multiple: int) -> None:
-        """Take an iterable of rows with `input_ids`, all of one length."""
+        """Take an iterable of rows like those of `FilledRows`."""
         super().__init__()
         self.stream, self.multiple = stream, multiple
 
@@ -83,31 +78,27 @@ def _empty(like: torch.Tensor) -> Row:
     return _row(torch.zeros_like(like), torch.full_like(like, IGNORED))
 
 
+def check_rows(train: Any, validation: Any, step_rows: int) -> None:
+    """Raise `ValueError` if there are fewer rows than one step takes, or none to evaluate; a stream has no length."""
+    rows = len(train) if hasattr(train, "__len__") else step_rows
+    if rows < step_rows or len(validation) == 0:
+        raise ValueError(
+            f"{rows} training and {len(validation)} held-out rows are too few for steps of {step_rows} rows. "
+            "Use more text, or set COURSE_BATCH_SIZE or COURSE_ACCUMULATION_STEPS lower."
+        )
+
+
 def create_dataloaders(
-    train: Any,
-    validation: Any,
-    batch_size: int,
-    *,
-    processes: int = 1,
-    accumulation_steps: int = 1,
-    num_workers: int = 0,
-    seed: int = 0,
-) -> tuple[DataLoader, DataLoader]:
+    train: Any, validation: Any, batch_size: int, *, processes: int = 1, accumulation_steps: int = 1,
+    num_workers: int = 0, seed: int = 0,
+) -> tuple[DataLoader, DataLoader]:  # fmt: skip
     """Make the loaders for training and evaluation, for Accelerate to prepare (A14, C7).
 
-    `train` is a map-style data set, shuffled in each pass, or a finite stream such as `ConstantLengthDataset` (with
-    `process_index=0, num_processes=1`: Accelerate shares out its rows). Call `set_epoch` before each pass. Raises
-    `ValueError` if there are fewer rows than one optimizer step takes, or none to evaluate.
+    `train` is a map-style data set, shuffled in each pass, or a finite stream such as `packed_stream`. Call the
+    prepared loader's `set_epoch` before each pass. Raises `ValueError` for too few rows.
     """
     step_rows = batch_size * processes * accumulation_steps
-    if hasattr(train, "__len__") and len(train) < step_rows:
-        raise ValueError(
-            f"{len(train)} rows do not fill one optimizer step of {step_rows} rows ({batch_size} per batch x "
-            f"{processes} processes x {accumulation_steps} accumulated). Use more text, or set COURSE_BATCH_SIZE or "
-            "COURSE_ACCUMULATION_STEPS lower."
-        )
-    if len(validation) == 0:
-        raise ValueError("there are no rows to evaluate on; use more held-out text or shorter sequences.")
+    check_rows(train, validation, step_rows)
     settings = {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": choose_device().type == "cuda"}
     # Loaders draw from generators of their own: the random numbers of dropout do not depend on when a pass begins.
     eval_rows = FilledRows(validation, batch_size * processes)
@@ -121,18 +112,20 @@ def create_dataloaders(
     return DataLoader(rows, sampler=sampler, generator=torch.Generator(), **settings), eval_loader
 
 
-def set_epoch(loader: Any, epoch: int) -> None:
-    """Choose the order of the next pass of a prepared loader: the same epoch gives the same order."""
-    loader.set_epoch(epoch)  # Accelerate's own count, which it would otherwise pass on
-    for holder in (loader.dataset, *_samplers(loader)):
-        if hasattr(holder, "set_epoch"):
-            holder.set_epoch(epoch)
-
-
-def _samplers(loader: Any) -> Iterator[Any]:
-    """Yield the samplers behind a batch sampler; Accelerate wraps one into another to share out the batches."""
-    holder = getattr(loader, "batch_sampler", None)
-    while holder is not None:
-        if hasattr(holder, "sampler"):
-            yield holder.sampler
-        holder = getattr(holder, "batch_sampler", None)
+def packed_stream(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, documents: Any) -> ConstantLengthDataset:
+    """Return a stream of documents as a stream of rows, shuffled among documents and among rows."""
+    if config.shuffle_buffer:
+        # Newer versions of datasets read several files at once, and then wait 5 seconds at the end of each pass.
+        option = "max_buffer_input_shards"
+        one_file = {option: 1} if option in signature(documents.shuffle).parameters else {}
+        documents = documents.shuffle(seed=config.profile.seed, buffer_size=config.shuffle_buffer, **one_file)
+    return ConstantLengthDataset(
+        tokenizer,
+        documents,
+        seq_length=config.profile.context_length,
+        num_of_sequences=config.buffer_sequences,
+        shuffle=True,
+        seed=config.profile.seed,
+        process_index=0,  # Accelerate shares out the rows
+        num_processes=1,
+    )

@@ -1,68 +1,57 @@
 """The training loop with Accelerate: one set of functions for notebook, script and launcher.
 
-It does what the tutorials' loops do, and keeps four promises: accumulated micro-batches give the gradient of one large
-batch, any number of processes gives the same result as one, a killed run ends with the weights of an undisturbed one
-(bit for bit on a processor; some kernels of GPUs add in any order), and the learning rate counts optimizer steps. It
-knows nothing of the Hub: `on_checkpoint` is called where one is.
+Its promises: accumulated micro-batches give the gradient of one large batch, any number of processes gives the same
+result as one, a killed run ends with the weights of an undisturbed one (bit for bit on a processor; some kernels of
+GPUs add in any order), and the learning rate counts optimizer steps.
 """
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from inspect import signature
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
-from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, ProjectConfiguration, set_seed
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
-from course_utils.data.packing import ConstantLengthDataset
+from course_utils import cache
 from course_utils.environment import Precision, choose_device, choose_precision
 from course_utils.models.causal import build_causal_lm, check_context
 from course_utils.training import checkpoints, tracking
 from course_utils.training.checkpoints import Position
 from course_utils.training.config import TrainConfig
 from course_utils.training.heldout import Evaluation, evaluate
-from course_utils.training.loaders import create_dataloaders, set_epoch
+from course_utils.training.loaders import create_dataloaders, packed_stream
 from course_utils.training.losses import LossSums, causal_loss_sums, choose_loss, keytoken_ids
-from course_utils.training.optimization import get_grouped_params, scale_gradients, steps_per_pass
+from course_utils.training.optimization import TrainingDiverged, get_grouped_params, scale_gradients, steps_per_pass
 from course_utils.training.pretraining import PackedData
 
-MOST_SKIPS = 50  # optimizer steps in a row that fp16 may skip; its scale is then 2^50 times smaller
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss is no number any more."""
+OnCheckpoint = Callable[[Path, int], None]  # called on the main process with the folder and the step
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step showed: loss over all its rows, gradient length before clipping, rate, tokens.
-
-    `skipped`: fp16 made the gradients too large, the weights stayed, and smaller ones are tried next.
-    """
+    """What one optimizer step showed: loss over all its rows, gradient length before clipping, rate, tokens."""
 
     loss: float
     gradient_norm: float
     learning_rate: float
     tokens: int
-    skipped: bool = False
+    skipped: bool = False  # fp16 made the gradients too large, the weights stayed, and smaller ones are tried next
 
 
 @dataclass
 class Run:
-    """Everything that one training needs, prepared; `position` says how far it is."""
+    """Everything that one training needs, prepared; `position` is its progress, `settings` are those that shape it."""
 
     config: TrainConfig
     accelerator: Accelerator
-    precision: Precision
-    identity: checkpoints.Identity
+    settings: dict[str, Any]
     model: torch.nn.Module
     optimizer: Any
     scheduler: Any
@@ -89,13 +78,13 @@ class Summary:
 def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerator, Precision]:
     """Make the accelerator for a run, and return it with the number format it uses and why.
 
-    Raises `ValueError` or `ImportError` for a tracker that cannot be used, and `ValueError` for another number format
-    than that of a run whose log is open.
+    Raises `ValueError` for a tracker without a login, and for fp16 without CUDA, which would be silently ignored.
     """
-    tracking.check_tracker(config.tracker)
     device = choose_device()
-    precision = _precision(config, device)
-    _forget_other_precision(precision)
+    tracking.check_tracker(config.tracker)
+    if config.precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"fp16 needs a CUDA GPU, this is {device.type}; use precision auto, bf16 or fp32.")
+    precision = choose_precision(device) if config.precision == "auto" else Precision(config.precision, "asked for")
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=precision.mixed_precision,
@@ -107,74 +96,42 @@ def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerat
     return accelerator, precision
 
 
-def _precision(config: TrainConfig, device: torch.device) -> Precision:
-    if config.precision == "auto":
-        return choose_precision(device)
-    if config.precision == "fp16" and device.type != "cuda":
-        raise ValueError(f"fp16 needs a CUDA GPU, this is {device.type}; use precision auto, bf16 or fp32.")
-    return Precision(config.precision, "asked for")
-
-
-def _forget_other_precision(precision: Precision) -> None:
-    """Let another run of this process have another number format: Accelerate keeps the first one's."""
-    if not AcceleratorState._shared_state or AcceleratorState().mixed_precision == precision.mixed_precision:
-        return
-    if tracking.is_open():
-        raise ValueError(
-            f"a run with mixed precision {AcceleratorState().mixed_precision} is still open, so none with "
-            f"{precision.name} can start. Call tracking.finish_logging() first, or restart the kernel."
-        )
-    AcceleratorState._reset_state()
-
-
-def prepare(
-    config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: PackedData, accelerator: Accelerator,
-    precision: Precision,
-) -> Run:  # fmt: skip
+def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: PackedData, accelerator: Accelerator) -> Run:
     """Build model, optimizer, schedule and loaders from the settings, and let Accelerate prepare them.
 
-    The schedule is not prepared: Accelerate would advance it once per process, and it counts optimizer steps. Raises
-    `ValueError` for too few rows, and for rows that are longer than the model's context.
+    Raises `ValueError` for too few rows, and for rows that are longer than the model's context.
     """
-    profile = config.profile
+    profile, processes, device = config.profile, accelerator.num_processes, accelerator.device
     model = build_model(config, tokenizer)
-    train = data.train if not config.stream else _stream(config, tokenizer, data)
     train_loader, eval_loader = create_dataloaders(
-        train,
-        data.validation,
-        profile.batch_size,
-        processes=accelerator.num_processes,
-        accumulation_steps=profile.accumulation_steps,
-        num_workers=config.num_workers,
-        seed=profile.seed,
-    )
-    for rows in (data.validation,) if config.stream else (data.train, data.validation):
-        check_context(model, len(rows[0]["input_ids"]))
+        packed_stream(config, tokenizer, data.train) if config.stream else data.train, data.validation,
+        profile.batch_size, processes=processes, accumulation_steps=profile.accumulation_steps,
+        num_workers=config.num_workers, seed=profile.seed,
+    )  # fmt: skip
+    check_context(model, len(data.validation[0]["input_ids"]))  # training rows have the same length
     total_steps = profile.train_steps
     if total_steps == -1:  # one pass; a stream without a number of steps was refused with the settings
-        per_step = (profile.batch_size, accelerator.num_processes, profile.accumulation_steps)
-        total_steps = steps_per_pass(len(data.train), *per_step)
+        total_steps = steps_per_pass(len(data.train), profile.batch_size, processes, profile.accumulation_steps)
     groups = get_grouped_params(model, profile.weight_decay)
     # Fused is fastest, but hides from Accelerate which steps the gradient scaler of fp16 skipped.
     optimizer = torch.optim.AdamW(groups, lr=profile.learning_rate, fused=accelerator.scaler is None)
     scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps(total_steps), total_steps)
     keytokens = keytoken_ids(tokenizer, config.keywords, accelerator.print) if config.keywords else []
+    # Accelerate would advance a prepared schedule once per process; this one counts optimizer steps.
     model, optimizer, train_loader, eval_loader = accelerator.prepare(model, optimizer, train_loader, eval_loader)
     accelerator.register_for_checkpointing(scheduler)
     set_seed(profile.seed, device_specific=True)  # another dropout on every process
-    device = accelerator.device
-    identity = checkpoints.Identity(config, accelerator.num_processes, device.type, precision.name, data.digest)
+    settings = config.shaping_weights() | {"processes": processes, "device": device.type, "data": data.digest}
+    settings["precision"] = accelerator.mixed_precision
     return Run(
-        config, accelerator, precision, identity, model, optimizer, scheduler, train_loader, eval_loader,
+        config, accelerator, settings, model, optimizer, scheduler, train_loader, eval_loader,
         choose_loss(keytokens, config.alpha, device), total_steps, data.tokens_per_byte,
     )  # fmt: skip
 
 
 def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Make the model of a run with fresh weights; the options of E4 and E6 are switched on where asked for."""
-    options = {
-        name: True for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn") if getattr(config, name)
-    }
+    options = {name: getattr(config, name) for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")}
     model = build_causal_lm(config.profile, tokenizer, config.dropout, **options)
     model.config.use_cache = False  # of keys and values, which only generation needs
     if config.gradient_checkpointing:
@@ -184,38 +141,12 @@ def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreT
     return model
 
 
-def _stream(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: PackedData) -> ConstantLengthDataset:
-    documents = data.train
-    if config.shuffle_buffer:
-        documents = _shuffled(documents, config)
-    return ConstantLengthDataset(
-        tokenizer,
-        documents,
-        seq_length=config.profile.context_length,
-        num_of_sequences=config.buffer_sequences,
-        shuffle=True,
-        seed=config.profile.seed,
-        process_index=0,  # Accelerate shares out the rows
-        num_processes=1,
-    )
-
-
-def _shuffled(documents: Any, config: TrainConfig) -> Any:
-    # Newer versions of datasets read several files at once, and then wait 5 seconds at the end of each pass.
-    option = "max_buffer_input_shards"
-    one_file = {option: 1} if option in signature(documents.shuffle).parameters else {}
-    return documents.shuffle(seed=config.profile.seed, buffer_size=config.shuffle_buffer, **one_file)
-
-
 def batches(loader: Any, position: Position, infinite: bool = True) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield batches from where `position` stands, pass after pass, and keep it up to date.
-
-    Raises `ValueError` for a pass without batches.
-    """
+    """Yield batches from where `position` stands, pass after pass, and keep it up to date."""
     while True:
-        set_epoch(loader, position.epoch)
+        loader.set_epoch(position.epoch)
         rest = skip_first_batches(loader, position.batch) if position.batch else loader
-        set_epoch(rest, position.epoch)
+        rest.set_epoch(position.epoch)  # it counts its own passes, and would pass on 0
         for batch in rest:
             position.batch += 1  # before it is used: a checkpoint that follows must not repeat it
             yield batch
@@ -229,8 +160,8 @@ def batches(loader: Any, position: Position, infinite: bool = True) -> Iterator[
 def optimizer_steps(run: Run) -> Iterator[StepResult]:
     """Train, and yield after each optimizer step.
 
-    The losses of a step are added up over its micro-batches and processes and divided once, by the sum of all weights.
-    So a short last batch, padding or unequal weights give the gradient that one large batch would give.
+    Its losses are added up over micro-batches and processes, and divided once, by the sum of all weights. So a short
+    last batch, padding or unequal weights give the gradient that one large batch would give.
     """
     accelerator, model, optimizer = run.accelerator, run.model, run.optimizer
     profile = run.config.profile
@@ -263,146 +194,102 @@ def optimizer_steps(run: Run) -> Iterator[StepResult]:
             yield StepResult(total / weight, length, used, int(tokens), skipped)
 
 
-class _Meter:
-    """Time and losses between two lines of the log."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.last, self.skips = run, None, 0
-        self.tokens = self.seconds = 0.0
-        self.restart()
-
-    def restart(self) -> None:
-        """Start the clock again: evaluation and checkpoints are no training time."""
-        self.clock = time.perf_counter()
-
-    def add(self, result: StepResult) -> None:
-        """Count one optimizer step."""
-        now = time.perf_counter()
-        self.run.position.losses.append(result.loss)
-        self.last, self.skips = result, self.skips + 1 if result.skipped else 0
-        self.tokens += result.tokens
-        self.seconds += now - self.clock
-        self.run.position.seconds += now - self.clock
-        self.clock = now
-
-    def report(self) -> dict[str, float]:
-        """Log the line and begin the next."""
-        losses = self.run.position.losses
-        metrics = {
-            "loss": sum(losses) / len(losses),
-            "learning_rate": self.last.learning_rate,
-            "gradient_norm": self.last.gradient_norm,
-            "tokens_seen": self.run.position.tokens,
-            "tokens_per_second": self.tokens / self.seconds,
-            "memory_gb": tracking.memory_gb(self.run.accelerator.device),
-        }
-        tracking.log_metrics(self.run.position.step, metrics)
-        self.run.position.losses, self.tokens, self.seconds = [], 0.0, 0.0
-        return {"step": self.run.position.step, **metrics}
-
-
 def train(
-    run: Run,
-    folder: Path,
-    resume: Path | None = None,
-    on_checkpoint: Callable[[Path, int], None] | None = None,
+    run: Run, folder: Path, resume: Path | None = None, on_checkpoint: OnCheckpoint | None = None,
     show_progress: bool = True,
-) -> Summary:
-    """Train a prepared run to its last step, going on from the checkpoint `resume` if one is given.
+) -> Summary:  # fmt: skip
+    """Train a prepared run to its last step, from the checkpoint `resume` if one is given.
 
-    Evaluates, logs and writes checkpoints to `folder/checkpoints` at the distances of the settings, and at the end.
-    `on_checkpoint(path, step)` is called on the main process after each checkpoint. Raises `TrainingDiverged` when
-    the loss is no number; the checkpoints before stay.
+    Evaluates, logs and writes to `folder/checkpoints` at the distances of the settings, and at the end. Raises
+    `TrainingDiverged` when the loss becomes NaN or infinite; the checkpoints before stay.
     """
+    saved = None
     if resume is not None:
-        run.position, run.history = checkpoints.load(run.accelerator, resume, run.identity)
-        tracking.current_run().logger.info("going on from %s", resume)
-    position, distances = run.position, run.config.profile
-    evaluated = saved = position.step if resume is not None else None
-    if resume is None:
-        evaluated = _evaluate(run, folder)
-    meter = _Meter(run)
-    with _progress(run, show_progress) as bar:
-        for result in optimizer_steps(run) if position.step < run.total_steps else ():
+        run.position, run.history = checkpoints.load(run.accelerator, resume, run.settings)
+        tracking.logger.info("going on from %s", resume)
+        saved = run.position.step
+    position, config = run.position, run.config
+    _evaluate(run)
+    last_line, clock = replace(position), time.perf_counter()
+    shown = show_progress and run.accelerator.is_main_process
+    with tqdm(total=run.total_steps, initial=position.step, unit=" steps", desc="training", disable=not shown) as bar:
+        for result in islice(optimizer_steps(run), run.total_steps - position.step):
             position.step += 1
             position.tokens += result.tokens
-            meter.add(result)
-            _check_result(run, result, meter.skips, folder)
+            position.seconds += time.perf_counter() - clock
+            position.losses.append(result.loss)
+            # An infinite gradient that fp16 skipped did no harm.
+            if not (math.isfinite(result.loss) and (math.isfinite(result.gradient_norm) or result.skipped)):
+                _stop(run, f"the loss is {result.loss} and the length of the gradient {result.gradient_norm}")
             bar.update()
-            if position.step % run.config.log_steps == 0:
-                run.history.append(meter.report())
-            if position.step % distances.eval_steps == 0:
-                evaluated = _evaluate(run, folder)
-            if position.step % distances.save_steps == 0:
+            if position.step % config.log_steps == 0:
+                last_line = _log(run, result, last_line)
+            if position.step % config.profile.eval_steps == 0:
+                _evaluate(run)
+            if position.step % config.profile.save_steps == 0:
                 saved = _save(run, folder, on_checkpoint)
-            meter.restart()
-            if position.step == run.total_steps:
-                break
-    if evaluated != position.step:
-        _evaluate(run, folder)
+            clock = time.perf_counter()  # evaluation and checkpoints are not training time
+    evaluation = _evaluate(run)
     if saved != position.step:
         _save(run, folder, on_checkpoint)
-    return _summary(run)
+    return Summary(position.step, evaluation, position.tokens, position.tokens / position.seconds, run.history)
 
 
-def _progress(run: Run, show: bool) -> tqdm:
-    shown = show and run.accelerator.is_main_process
-    step = run.position.step
-    return tqdm(total=run.total_steps, initial=step, unit=" steps", desc="training", disable=not shown)
-
-
-def _check_result(run: Run, result: StepResult, skips: int, folder: Path) -> None:
-    # A step that fp16 skipped did no harm; many in a row mean that nothing is learned any more.
-    if math.isfinite(result.loss) and (math.isfinite(result.gradient_norm) or result.skipped) and skips < MOST_SKIPS:
-        return
-    what = f"the loss is {result.loss} and the length of the gradient {result.gradient_norm}"
-    _stop(run, f"{what}, at a learning rate of {result.learning_rate:.3g}", folder)
-
-
-def _stop(run: Run, what: str, folder: Path) -> None:
-    last = checkpoints.find_last(folder / "checkpoints", run.accelerator.print)
-    where = f"pass {run.position.epoch + 1}, batch {run.position.batch}"
+def _stop(run: Run, what: str) -> None:
+    where = f"step {run.position.step} of {run.total_steps} (pass {run.position.epoch + 1}, batch {run.position.batch})"
     raise TrainingDiverged(
-        f"step {run.position.step} of {run.total_steps} ({where}): {what}. The training stops here. Last good "
-        f"checkpoint: {last or 'none yet'}. A lower learning rate, a longer warm-up or precision fp32 usually help."
+        f"{where}: {what}. The training stops here; earlier checkpoints stay. A lower learning rate, a longer warm-up "
+        "or precision fp32 usually help."
     )
 
 
-def _save(run: Run, folder: Path, on_checkpoint: Callable[[Path, int], None] | None) -> int:
-    written = checkpoints.save(run.accelerator, folder / "checkpoints", run.position, run.identity, run.history)
-    if on_checkpoint is not None and run.accelerator.is_main_process:
-        on_checkpoint(written, run.position.step)
-    return run.position.step
+def _log(run: Run, result: StepResult, last_line: Position) -> Position:
+    """Write a line of the log; return where the next one begins."""
+    position = run.position
+    metrics = {
+        "loss": sum(position.losses) / len(position.losses),
+        "learning_rate": result.learning_rate,
+        "gradient_norm": result.gradient_norm,
+        "tokens_seen": position.tokens,
+        "tokens_per_second": (position.tokens - last_line.tokens) / (position.seconds - last_line.seconds),
+        "memory_gb": tracking.memory_gb(run.accelerator.device),
+    }
+    tracking.log_metrics(position.step, metrics)
+    run.history.append({"step": position.step, **metrics})
+    position.losses = []
+    return replace(position)
 
 
-def _evaluate(run: Run, folder: Path) -> int:
+def _evaluate(run: Run) -> Evaluation:
+    """Evaluate, unless the log ends with this very evaluation."""
+    step = run.position.step
+    last = run.history[-1] if run.history else {}
+    if last.get("step") == step and "eval_loss" in last:
+        return Evaluation(*(last[f"eval_{name}"] for name in Evaluation._fields))
     result = evaluate(run.model, run.eval_loader, run.accelerator, run.tokens_per_byte)
     if not math.isfinite(result.loss):  # before a checkpoint of such a model is written
-        _stop(run, f"the held-out loss is {result.loss}", folder)
+        _stop(run, f"the held-out loss is {result.loss}")
     metrics = {f"eval_{name}": value for name, value in result._asdict().items()}
-    tracking.log_metrics(run.position.step, metrics)
-    run.history.append({"step": run.position.step, "tokens_seen": run.position.tokens, **metrics})
-    return run.position.step
+    tracking.log_metrics(step, metrics)
+    run.history.append({"step": step, "tokens_seen": run.position.tokens, **metrics})
+    return result
 
 
-def _summary(run: Run) -> Summary:
-    last = [entry for entry in run.history if "eval_loss" in entry][-1]
-    evaluation = Evaluation(*(last[f"eval_{name}"] for name in Evaluation._fields))
-    speed = run.position.tokens / run.position.seconds
-    return Summary(run.position.step, evaluation, run.position.tokens, speed, run.history)
+def _save(run: Run, folder: Path, on_checkpoint: OnCheckpoint | None) -> int:
+    step, keep = run.position.step, run.config.keep_checkpoints
+    checkpoint = folder / "checkpoints" / f"step-{step:08d}"
+    checkpoints.save(run.accelerator, checkpoint, keep, run.settings, run.position, run.history)
+    if on_checkpoint is not None and run.accelerator.is_main_process:
+        on_checkpoint(checkpoint, step)
+    return step
 
 
-def save_final(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+def save_final(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write weights, configuration and tokenizer to `folder/final`, as `from_pretrained` reads them."""
-    final, temporary = folder / "final", folder / "final.tmp"
     if run.accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
         model = run.accelerator.unwrap_model(run.model)
         model.config.use_cache = True
-        with checkpoints.whole_or_removed(temporary):
+        with cache.replacing(folder / "final") as temporary:
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
     run.accelerator.wait_for_everyone()
-    return final

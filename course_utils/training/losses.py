@@ -22,8 +22,7 @@ LossSums = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def keytoken_ids(tokenizer: Any, keywords: Iterable[str] = KEYWORDS, say: Callable[[str], None] = print) -> list[int]:
     """Return the ids of those keywords that are one token, each with and without a leading space (A12).
 
-    `say` names the others. Raises `ValueError` if no keyword is a single token, since the loss would have no weights,
-    for an empty keyword, and for one string, whose letters would count as keywords.
+    `say` names the others. Raises `ValueError` if none is, and for one string, whose letters would count as keywords.
     """
     if isinstance(keywords, str) or "" in (keywords := list(keywords)):
         raise ValueError(f"keywords = {keywords!r} is not allowed; give a list of words, none of them empty.")
@@ -42,7 +41,7 @@ def keytoken_ids(tokenizer: Any, keywords: Iterable[str] = KEYWORDS, say: Callab
 
 
 def token_losses(labels: Tensor, logits: Tensor) -> Tensor:
-    """Cross-entropy of every position with the token that follows it; 0 where nothing follows.
+    """Return the cross-entropy of every position with the token that follows it; 0 where nothing follows.
 
     labels (B, T), logits (B, T, V) -> losses (B, T) in nats. The labels are moved, not the logits: a copy of these,
     as (B, T - 1, V), would cost more memory than anything else in a training step.
@@ -53,17 +52,17 @@ def token_losses(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 def predicted_tokens(labels: Tensor) -> Tensor:
-    """Number of tokens in each row that a model has to predict: all but the first and the ignored ones, (B,)."""
+    """Count the tokens of each row that a model has to predict: all but the first and the ignored ones, (B,)."""
     return (labels[:, 1:] != IGNORED).sum(1)
 
 
 def causal_loss_sums(labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Plain cross-entropy: the sum over all predicted tokens, and their number."""
+    """Return the sum of the plain cross-entropy over all predicted tokens, and their number."""
     return token_losses(labels, logits).sum(), predicted_tokens(labels).sum()
 
 
 def row_weights(rows: Any, keytoken_ids: Sequence[int] | Tensor, alpha: float = 1.0) -> Tensor:
-    """Weight of each row (B, T): 1, and `alpha` more for every key token in it; (B,)."""
+    """Return the weight of each row (B, T): 1, and `alpha` more for every key token in it; (B,)."""
     rows = torch.as_tensor(rows)
     return 1.0 + alpha * torch.isin(rows, torch.as_tensor(keytoken_ids, device=rows.device)).sum(1)
 
@@ -71,37 +70,24 @@ def row_weights(rows: Any, keytoken_ids: Sequence[int] | Tensor, alpha: float = 
 def keytoken_loss_sums(
     labels: Tensor, logits: Tensor, keytoken_ids: Sequence[int] | Tensor, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Weighted cross-entropy: each row's mean loss times its weight, summed, and the sum of the weights.
-
-    A row with nothing to predict weighs 0.
-    """
+    """Return the sum of each row's mean loss times its weight, and of the weights; 0 for rows without predictions."""
     weights = row_weights(labels, keytoken_ids, alpha) * (predicted_tokens(labels) > 0)
     return (_row_means(labels, logits) * weights).sum(), weights.sum()
 
 
 def keytoken_weighted_loss(
-    inputs: Tensor,
-    logits: Tensor,
-    keytoken_ids: Sequence[int] | Tensor,
-    alpha: float = 1.0,
-    normalize: bool = True,
-    ignore_index: int = IGNORED,
+    inputs: Tensor, logits: Tensor, keytoken_ids: Sequence[int] | Tensor, alpha: float = 1.0, normalize: bool = True
 ) -> Tensor:
-    """Cross-entropy in which rows with key tokens count more (A13); a scalar, in nats per token.
+    """Return a cross-entropy in which rows with key tokens count more (A13); a scalar, in nats per token.
 
-    inputs (B, T) token ids, logits (B, T, V). Positions whose id is `ignore_index` are padding: they count nowhere.
-    Normalised, a row weighs 1 + alpha x its key tokens, and the sum of the weights divides: alpha = 0 is the plain
-    mean of the rows. With `normalize=False` it is the tutorial's formula, bit for bit: a row weighs alpha x (1 + its
-    key tokens) and the number of rows divides, so that alpha only scales the loss. Raises `ValueError` for shapes
-    that do not fit, for no key tokens and for negative `alpha`. (Tutorial: "Training a causal language model from
-    scratch".)
+    inputs (B, T) token ids, or -100 for padding, which counts nowhere; logits (B, T, V). Normalised, a row weighs
+    1 + alpha x its key tokens, and the sum of the weights divides: alpha = 0 is the plain mean of the rows. With
+    `normalize=False` it is the tutorial's formula, bit for bit: a row weighs alpha x (1 + its key tokens) and the
+    number of rows divides, so that alpha only scales the loss.
     """
-    _check_arguments(inputs, logits, keytoken_ids, alpha)
-    labels = inputs if ignore_index == IGNORED else inputs.masked_fill(inputs == ignore_index, IGNORED)
     if not normalize:
-        weights = alpha * row_weights(labels, keytoken_ids)
-        return (_row_means(labels, logits) * weights).mean()
-    total, weight = keytoken_loss_sums(labels, logits, keytoken_ids, alpha)
+        return (_row_means(inputs, logits) * (alpha * row_weights(inputs, keytoken_ids))).mean()
+    total, weight = keytoken_loss_sums(inputs, logits, keytoken_ids, alpha)
     return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)  # 0 where there is nothing to predict
 
 
@@ -114,15 +100,3 @@ def choose_loss(keytoken_ids: Sequence[int], alpha: float, device: torch.device 
 
 def _row_means(labels: Tensor, logits: Tensor) -> Tensor:
     return token_losses(labels, logits)[:, :-1].sum(1) / predicted_tokens(labels).clamp(min=1)
-
-
-def _check_arguments(inputs: Tensor, logits: Tensor, keytoken_ids: Sequence[int] | Tensor, alpha: float) -> None:
-    if inputs.ndim != 2 or logits.ndim != 3 or inputs.shape != logits.shape[:2]:
-        raise ValueError(
-            f"inputs {tuple(inputs.shape)} and logits {tuple(logits.shape)} do not fit: "
-            "give token ids (B, T) and the model's logits for them (B, T, V)."
-        )
-    if len(keytoken_ids) == 0:
-        raise ValueError("there are no key tokens; take them from keytoken_ids(tokenizer, keywords).")
-    if alpha < 0:
-        raise ValueError(f"alpha is {alpha}, but a weight cannot be negative; use 0 for the plain loss.")

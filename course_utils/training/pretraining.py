@@ -1,14 +1,10 @@
 """Pretraining with the library's Trainer: settings, one run that can be interrupted, and what it records."""
 
-import json
 import math
-import shutil
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from datasets import Dataset, IterableDataset
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -16,45 +12,35 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
-    TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from course_utils.data.tokenization import check_tokenizer
-from course_utils.environment import Precision, choose_device, choose_precision
+from course_utils.environment import choose_device, choose_precision
 from course_utils.models.causal import build_causal_lm, check_context
 from course_utils.profiles import Profile
-from course_utils.training.config import flat
+from course_utils.training import checkpoints
 from course_utils.training.heldout import bits_per_byte
-from course_utils.training.optimization import steps_per_pass, warmup_within
+from course_utils.training.loaders import check_rows
+from course_utils.training.optimization import TrainingDiverged, steps_per_pass, warmup_within
 from course_utils.training.tracking import dropped_messages
 
 HISTORY = "history.json"
-SETTINGS = "settings.json"
-# Arguments of the Trainer that change the weights; a run is not continued with others.
-_LASTING = (
-    *("learning_rate", "warmup_steps", "weight_decay", "max_steps", "seed", "data_seed"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps"),
-)
 
 
 @dataclass(frozen=True)
 class PackedData:
-    """Sequences for training and for evaluation, and the length of the held-out text in both units.
+    """Sequences for training and for evaluation, and the length of the held-out text in both units."""
 
-    For a loop that packs while it trains, `train` is a stream of documents instead.
-    """
-
-    train: Dataset | IterableDataset
+    train: Dataset | IterableDataset  # a stream of documents for a loop that packs while it trains
     validation: Dataset
     validation_tokens: int
     validation_bytes: int
-    digest: str = ""  # names tokenizer, text and length; a checkpoint goes on with the same data only
+    digest: str = ""  # names tokenizer, text and length; a checkpoint continues with the same data only
 
     @property
     def tokens_per_byte(self) -> float:
-        """Tokens over UTF-8 bytes of the held-out text."""
+        """Return tokens over UTF-8 bytes of the held-out text."""
         return self.validation_tokens / self.validation_bytes
 
     def bits_per_byte(self, loss: float) -> float:
@@ -67,38 +53,21 @@ def tutorial_settings(profile: Profile) -> Profile:
 
     Learning rate 5e-4, 1 000 warm-up steps, 32 x 8 sequences per step. `full` has them already.
     """
-    settings = replace(
-        profile, batch_size=32, accumulation_steps=8, learning_rate=5e-4, warmup_steps=1000, weight_decay=0.1
-    )
+    tutorial = {"batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4, "warmup_steps": 1000}
+    settings = replace(profile, weight_decay=0.1, **tutorial)
     if profile.train_steps == -1:
         return settings
     factor = settings.tokens_per_step / profile.tokens_per_step
 
-    def rescale(steps: int) -> int:
-        return max(1, round(steps / factor))
-
-    eval_steps = rescale(profile.eval_steps)
-    return replace(
-        settings,
-        train_steps=rescale(profile.train_steps),
-        eval_steps=eval_steps,
-        save_steps=eval_steps * max(1, profile.save_steps // profile.eval_steps),
-    )
+    train_steps, eval_steps = (max(1, round(n / factor)) for n in (profile.train_steps, profile.eval_steps))
+    save_steps = eval_steps * max(1, profile.save_steps // profile.eval_steps)
+    return replace(settings, train_steps=train_steps, eval_steps=eval_steps, save_steps=save_steps)
 
 
-def training_arguments(
-    profile: Profile, output_dir: Path | str, precision: Precision | None = None, rows: int | None = None
-) -> TrainingArguments:
-    """Translate a profile into the Trainer's arguments: cosine schedule, evaluation and checkpoints by steps.
-
-    The warm-up is at most half of the training; where that is one pass, `rows` is the number of sequences in it.
-    `data_seed` is set on its own: without it a resumed run would see another order if anything else drew random
-    numbers between building the Trainer and training.
-    """
-    precision = precision or choose_precision()
-    steps = profile.train_steps
-    if steps == -1 and rows is not None:
-        steps = steps_per_pass(rows, profile.batch_size, accumulation_steps=profile.accumulation_steps)
+def training_arguments(profile: Profile, output_dir: Path | str, rows: int) -> TrainingArguments:
+    """Translate a profile into the Trainer's arguments, for `rows` sequences; the warm-up is at most half of all."""
+    one_pass = steps_per_pass(rows, profile.batch_size, accumulation_steps=profile.accumulation_steps)
+    steps = one_pass if profile.train_steps == -1 else profile.train_steps
     return TrainingArguments(
         output_dir=str(output_dir),
         per_device_train_batch_size=profile.batch_size,
@@ -108,7 +77,7 @@ def training_arguments(
         num_train_epochs=1,
         learning_rate=profile.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=profile.warmup_steps if steps == -1 else warmup_within(profile.warmup_steps, steps),
+        warmup_steps=warmup_within(profile.warmup_steps, steps),
         weight_decay=profile.weight_decay,
         eval_strategy="steps",
         eval_steps=profile.eval_steps,
@@ -118,16 +87,16 @@ def training_arguments(
         save_steps=profile.save_steps,
         save_total_limit=2,
         seed=profile.seed,
-        data_seed=profile.seed,
+        data_seed=profile.seed,  # without it, a resumed run would see another order if anything else drew numbers
         use_cpu=choose_device().type == "cpu",
         dataloader_pin_memory=choose_device().type == "cuda",
         report_to="none",
-        **precision.trainer_flags,
+        **choose_precision().trainer_flags,
     )
 
 
 class StopAt(TrainerCallback):
-    """Interrupt a training after a number of optimizer steps, with a checkpoint, as a closed laptop would."""
+    """Interrupt a training after a number of optimizer steps, with a checkpoint, as if the laptop had been closed."""
 
     def __init__(self, step: int):
         """Stop when `step` optimizer steps are done."""
@@ -140,27 +109,25 @@ class StopAt(TrainerCallback):
 
 
 class StopAtNaN(TrainerCallback):
-    """Raise `TrainingDiverged` for a loss or a weight that is no finite number: neither recovers."""
+    """Raise `TrainingDiverged` for a loss that is NaN or infinite, which never recovers."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Look at the losses of training and evaluation, before a checkpoint is written."""
         for name in ("loss", "eval_loss", "train_loss"):
             if not math.isfinite((logs or {}).get(name, 0.0)):
-                self._stop(args, state, f"{name} is {logs[name]}")
+                raise TrainingDiverged(
+                    f"step {state.global_step} of {state.max_steps}: {name} is {logs[name]}. The training stops here, "
+                    f"and no model is saved. The learning rate {args.learning_rate:g} is probably too high: set "
+                    "COURSE_LEARNING_RATE lower, or COURSE_WARMUP_STEPS higher."
+                )
 
-    def on_train_end(self, args, state, control, model=None, **kwargs):
-        """Look at the weights, which the last step can spoil after the last loss."""
-        if not all(parameter.isfinite().all() for parameter in model.parameters()):
-            self._stop(args, state, "some weights are not finite")
 
-    def _stop(self, args: TrainingArguments, state: TrainerState, what: str) -> None:
-        from course_utils.training.loop import TrainingDiverged  # which imports this module
+class SealCheckpoints(TrainerCallback):
+    """Add the list of checksums to every checkpoint, so that a torn or altered one is noticed."""
 
-        raise TrainingDiverged(
-            f"step {state.global_step} of {state.max_steps}: {what}. The training stops here, and no model is saved. "
-            f"The learning rate {args.learning_rate:g} is probably too high: set COURSE_LEARNING_RATE lower, or "
-            "COURSE_WARMUP_STEPS higher."
-        )
+    def on_save(self, args, state, control, **kwargs):
+        """Seal the checkpoint that the Trainer has just written."""
+        checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def make_trainer(
@@ -172,12 +139,8 @@ def make_trainer(
     tokenizer whose padding is the end-of-text token: the collator would take both out of the labels.
     """
     check_tokenizer(tokenizer)
+    check_rows(data.train, data.validation, profile.batch_size)
     model = build_causal_lm(profile, tokenizer, dropout)
-    if len(data.train) < profile.batch_size or len(data.validation) == 0:
-        raise ValueError(
-            f"{len(data.train)} training and {len(data.validation)} held-out sequences are too few for batches of "
-            f"{profile.batch_size}; use more text, or set COURSE_BATCH_SIZE lower."
-        )
     check_context(model, len(data.train[0]["input_ids"]))
     return Trainer(
         model=model,
@@ -192,65 +155,22 @@ def make_trainer(
 def train(
     make: Callable[[Path], Trainer], run_folder: Path, stop_at: int | None = None
 ) -> tuple[PreTrainedModel, list[dict[str, float]]]:
-    """Train to the end, or to `stop_at` steps, going on from the newest intact checkpoint in `run_folder`.
+    """Train to the end, or to `stop_at` steps, from the newest intact checkpoint in `run_folder`, if there is one.
 
-    Returns the model and the log: one entry per evaluation and per logged training loss. Raises `TrainingDiverged`
-    when the loss is no finite number, and `ValueError` if the checkpoint was made with other settings.
+    Returns the model and the log: one entry per evaluation and per logged training loss. The folder must be named by
+    all that makes the weights: nothing else tells one run from another. Raises `TrainingDiverged` for a NaN.
     """
-    run_folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = last_checkpoint(run_folder)
     trainer = make(run_folder)
-    _check_settings(trainer, run_folder / SETTINGS, checkpoint)
-    trainer.add_callback(StopAtNaN())
+    checkpoint = checkpoints.find_last(run_folder)
     trainer.args.eval_on_start = checkpoint is None  # a resumed run was evaluated before it stopped
+    trainer.add_callback(SealCheckpoints())
+    trainer.add_callback(StopAtNaN())
     if stop_at is not None:
         trainer.add_callback(StopAt(stop_at))
     # A checkpoint lacks the output layer, which is the input table and saved once.
     with dropped_messages("transformers.trainer", "lm_head.weight"):
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     return trainer.model, trainer.state.log_history
-
-
-def _check_settings(trainer: Trainer, path: Path, checkpoint: str | None) -> None:
-    """Write down what a new run is made of; refuse to go on from a checkpoint with anything else."""
-    model = {k: v for k, v in trainer.model.config.to_diff_dict().items() if k != "transformers_version"}
-    now = flat(json.loads(json.dumps({name: getattr(trainer.args, name) for name in _LASTING} | {"model": model})))
-    if checkpoint is None:
-        path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8", newline="\n")
-    elif path.is_file() and (saved := json.loads(path.read_text(encoding="utf-8"))) != now:
-        names = sorted(name for name in saved.keys() | now.keys() if saved.get(name) != now.get(name))
-        changes = ", ".join(f"{name} {saved.get(name)} -> {now.get(name)}" for name in names)
-        raise ValueError(
-            f"{Path(checkpoint).name} in {path.parent} was made with other settings ({changes}). Go on with the old "
-            "ones, or give this run a folder of its own."
-        )
-
-
-def last_checkpoint(run_folder: Path) -> str | None:
-    """Return the newest checkpoint that can be read, and remove a torn one with a message."""
-    while (checkpoint := get_last_checkpoint(str(run_folder)) if run_folder.is_dir() else None) is not None:
-        damage = _checkpoint_damage(Path(checkpoint))
-        if damage is None:
-            return checkpoint
-        print(f"The checkpoint {Path(checkpoint).name} is damaged ({damage}); the one before is used.")
-        shutil.rmtree(checkpoint)
-    return None
-
-
-def _checkpoint_damage(checkpoint: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(checkpoint / "model.safetensors", "pt") as weights:
-            weights.keys()
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        for name in ("optimizer.pt", "scheduler.pt"):
-            torch.load(checkpoint / name, map_location="cpu", weights_only=True, mmap=True)
-        for name in checkpoint.glob("rng_state*.pth"):
-            zipfile.ZipFile(name).close()
-    except (OSError, ValueError, RuntimeError, SafetensorError, zipfile.BadZipFile) as error:
-        return str(error).splitlines()[0][:80]
-    return None
 
 
 def learning_curve(history: list[dict[str, float]], data: PackedData, tokens_per_step: int) -> list[dict[str, float]]:

@@ -35,3 +35,8 @@ def train_in_child(config: TrainConfig, folder: Path) -> None:
 
     torch.set_num_threads(1)
     run_training(config, folder, resume="auto", show_progress=False)
+
+
+def weights(folder: Path) -> bytes:
+    """Return the final weights of a run."""
+    return (folder / "final" / "model.safetensors").read_bytes()

@@ -1,5 +1,6 @@
 """The loop's promises: accumulation, schedule, every token once, exact resume, errors (PITFALLS A15, A16, C, E)."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -10,19 +11,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from runs import SMALL, small_config
+from runs import SMALL, small_config, weights
 from torch.nn import functional as F
 
 from course_utils import artifacts
-from course_utils.train import run_training, train_once
-from course_utils.training import checkpoints, loop, losses, tracking
-from course_utils.training.loaders import FilledRows, FilledStream
-
-
-@pytest.fixture(autouse=True)
-def close_logs():
-    yield
-    tracking.finish_logging()
+from course_utils.train import run_training
+from course_utils.training import checkpoints, loop, losses
+from course_utils.training.loaders import FilledRows, FilledStream, packed_stream
 
 
 def less(data, rows=333, documents=12):
@@ -39,11 +34,10 @@ def little_data(monkeypatch):
 
 
 def prepared(config, folder):
-    accelerator, precision = loop.make_accelerator(config, folder)
-    tracking.setup_logging("test", accelerator, folder / "logs")
+    accelerator, _ = loop.make_accelerator(config, folder)
     tokenizer = artifacts.code_tokenizer(config.profile)
     data = (artifacts.streamed_data if config.stream else artifacts.packed_data)(config.profile)
-    return loop.prepare(config, tokenizer, data, accelerator, precision)
+    return loop.prepare(config, tokenizer, data, accelerator)
 
 
 def record_gradients(run):
@@ -87,21 +81,20 @@ def test_another_accelerator_does_not_change_the_accumulation_of_a_run(tmp_path,
     assert next(steps).tokens == 4 * 4 * 32
 
 
-def test_another_precision_in_one_process(tmp_path):
+def test_another_precision_in_one_process_is_refused_rather_than_ignored(tmp_path):
     loop.make_accelerator(small_config(precision="bf16"), tmp_path)
-    run = prepared(small_config(precision="fp32"), tmp_path)
-    assert run.accelerator.mixed_precision == "no"
-    assert next(loop.optimizer_steps(run)).tokens == 4 * 32
-    with pytest.raises(ValueError, match=r"mixed precision no is still open, so none with bf16 can start. Call track"):
-        loop.make_accelerator(small_config(precision="bf16"), tmp_path)
+    with pytest.raises(ValueError, match="mixed_precision='no'"):
+        loop.make_accelerator(small_config(precision="fp32"), tmp_path)
 
 
-def test_rows_longer_than_the_context_are_refused(tmp_path):
+def test_rows_longer_than_the_context_and_too_few_rows_are_refused(tmp_path):
     config = small_config()
-    accelerator, precision = loop.make_accelerator(config, tmp_path)
+    accelerator, _ = loop.make_accelerator(config, tmp_path)
     data = artifacts.packed_data(replace(SMALL, context_length=64))
     with pytest.raises(ValueError, match=r"sequences of 64 tokens do not fit: the model's context is 32"):
-        loop.prepare(config, artifacts.code_tokenizer(SMALL), data, accelerator, precision)
+        loop.prepare(config, artifacts.code_tokenizer(SMALL), data, accelerator)
+    with pytest.raises(ValueError, match=r"rows are too few for steps of 80000 rows"):
+        prepared(small_config({"batch_size": 8, "accumulation_steps": 10_000}), tmp_path)
 
 
 def test_labels_and_padding_of_the_rows_are_kept_and_the_rows_end():
@@ -112,25 +105,10 @@ def test_labels_and_padding_of_the_rows_are_kept_and_the_rows_end():
         ("input_ids", [1, 2, 3, 0]),
     ):
         rows = Dataset.from_dict({name: columns[name] for name in {"input_ids", used}})
-        filled = [row["labels"].tolist() for row in FilledRows(rows, 4)]
+        filled = [row["labels"].tolist() for row in FilledRows(rows, 4).__getitems__(range(4))]
         assert filled == [expected] * 3 + [[-100] * 4]
         stream = FilledStream(rows.with_format("torch").to_iterable_dataset(), 4)
         assert [row["labels"].tolist() for row in stream] == filled
-    with pytest.raises(IndexError):
-        FilledRows(rows, 4)[4]
-
-
-def test_train_once_says_that_a_checkpoint_is_damaged(tmp_path, monkeypatch, capsys):
-    config = small_config({"train_steps": 4, "eval_steps": 2, "save_steps": 2})
-    artifacts.packed_data(config.profile)
-    monkeypatch.setattr(artifacts, "loop_folder", lambda *_: tmp_path / "run")
-    train_once(config)
-    (tmp_path / "run" / "checkpoints" / "step-00000004" / "optimizer.bin").write_bytes(b"")
-    capsys.readouterr()
-    train_once(config)
-    said = capsys.readouterr()
-    assert "step-00000004 is damaged (optimizer.bin has changed); it is passed over." in said.err
-    assert said.out == ""
 
 
 def test_an_incomplete_last_window_of_unequal_padded_batches_is_one_large_batch_too(tmp_path):
@@ -191,14 +169,14 @@ def test_every_row_is_seen_once_per_pass_for_workers_times_processes(stream, wor
     for epoch in (0, 1):
         seen, empty, lengths = [], 0, set()
         for process in range(processes):
-            train = loop._stream(config, tokenizer, data) if stream else data.train
+            train = packed_stream(config, tokenizer, data.train) if stream else data.train
             loader, _ = loop.create_dataloaders(
                 train, data.validation, 5, processes=processes, num_workers=workers, seed=1
             )
             mine = prepare_data_loader(
                 loader, torch.device("cpu"), num_processes=processes, process_index=process, dispatch_batches=False
             )
-            loop.set_epoch(mine, epoch)
+            mine.set_epoch(epoch)
             batches = list(mine)
             lengths.add(len(batches))
             ids, labels = (torch.cat([batch[name] for batch in batches]) for name in ("input_ids", "labels"))
@@ -206,10 +184,10 @@ def test_every_row_is_seen_once_per_pass_for_workers_times_processes(stream, wor
             assert torch.equal(ids[real], labels[real])
             empty += int((labels == losses.IGNORED).all(1).sum())
             seen += [row.numpy().tobytes() for row in ids[real]]
-        assert len(lengths) == 1  # all processes have as many batches, or one would wait for ever
+        assert len(lengths) == 1  # all processes have as many batches, or one would wait forever
         assert empty < 5 * processes * max(1, workers)
         if stream:
-            single = loop._stream(config, tokenizer, data)
+            single = packed_stream(config, tokenizer, data.train)
             single.set_epoch(epoch)
             expected = [
                 row["input_ids"].numpy().tobytes()
@@ -228,7 +206,7 @@ def test_each_pass_has_another_order_and_the_same_pass_the_same(tmp_path, stream
     run = prepared(small_config(stream=stream, buffer_sequences=64), tmp_path)
 
     def first_rows(epoch):
-        loop.set_epoch(run.train_loader, epoch)
+        run.train_loader.set_epoch(epoch)
         return next(iter(run.train_loader))["input_ids"]
 
     assert torch.equal(first_rows(0), first_rows(0))
@@ -261,10 +239,6 @@ def test_resume_in_the_second_pass_and_on_its_border_is_exact(tmp_path, little_d
     often = replace(config, profile=replace(config.profile, eval_steps=per_pass // 2, save_steps=per_pass // 2))
     run_training(often, tmp_path / "c", show_progress=False)
     assert weights(tmp_path / "a") == weights(tmp_path / "c")
-
-
-def weights(folder):
-    return (folder / "final" / "model.safetensors").read_bytes()
 
 
 def test_a_finite_run_ends_with_the_data(tmp_path, little_data):
@@ -305,91 +279,51 @@ def test_the_options_of_e4_do_something(option):
         assert difference < 0.05
 
 
-def test_training_learns_and_says_so(tmp_path, capsys):
+def test_training_learns_and_the_final_model_is_the_evaluated_one(tmp_path, capsys):
     summary = run_training(small_config({"train_steps": 120}), tmp_path, show_progress=False)
     evaluations = [entry["eval_loss"] for entry in summary.history if "eval_loss" in entry]
     assert evaluations[0] == pytest.approx(math.log(2048), abs=0.1)
     assert evaluations[-1] < evaluations[0] - 1
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last["steps"] == 120
-    assert last["loss"] == summary.evaluation.loss == evaluations[-1]
+    last, data = json.loads(capsys.readouterr().out.splitlines()[-1]), artifacts.packed_data(SMALL)
+    assert (last["steps"], last["loss"]) == (120, summary.evaluation.loss)
     assert last["perplexity"] == pytest.approx(math.exp(last["loss"]))
-    assert last["tokens_per_second"] > 0
-    data = artifacts.packed_data(SMALL)
     assert last["bits_per_byte"] == pytest.approx(data.bits_per_byte(last["loss"]))
-
-
-def test_final_model_is_the_evaluated_one_and_is_tied(tmp_path):
-    summary = run_training(small_config(), tmp_path, show_progress=False)
     model = artifacts.load_model(tmp_path / "final")
     assert model.lm_head.weight is model.transformer.wte.weight
-    ids = artifacts.packed_data(SMALL).validation["input_ids"][:].long()
+    ids = data.validation["input_ids"][:].long()
     with torch.inference_mode():
         logits = model(ids.to(model.device)).logits.float().cpu()
     loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:]).item()
-    assert loss == pytest.approx(summary.evaluation.loss, rel=1e-5)
+    assert loss == pytest.approx(evaluations[-1], rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
-    config = small_config({"train_steps": 60, "save_steps": 10, "eval_steps": 10})
-    run = prepared(config, tmp_path)
-    plain = run.loss_sums
+@pytest.mark.parametrize(
+    ("spoiled", "message", "kept"),
+    [
+        ("loss", "step 25 of 60 .*the loss is nan", 20),
+        ("weights", "step 20 of 60 .*held-out loss is nan", 10),
+        ("gradient", "step 25 of 60 .*length of the gradient inf", 20),
+        ("skipped gradient", None, 60),  # what fp16 does with one, which is harmless
+    ],
+)
+def test_a_nan_stops_the_run_and_is_not_saved(tmp_path, monkeypatch, spoiled, message, kept):
+    run = prepared(small_config({"train_steps": 60, "save_steps": 10, "eval_steps": 10}), tmp_path)
+    steps = loop.optimizer_steps
 
-    def break_at_step_25(labels, logits):
-        total, count = plain(labels, logits)
-        return total * (math.nan if run.position.step == 24 else 1), count
+    def spoiled_steps(run):
+        for number, result in enumerate(steps(run), start=1):
+            if spoiled == "weights" and number == 20:
+                run.model.transformer.wte.weight.data.fill_(math.nan)
+            if spoiled == "loss" and number == 25:
+                result = replace(result, loss=math.nan)
+            if "gradient" in spoiled and number == 25:
+                result = replace(result, gradient_norm=math.inf, skipped=spoiled.startswith("skipped"))
+            yield result
 
-    run.loss_sums = break_at_step_25
-    with pytest.raises(loop.TrainingDiverged, match=r"step 25 of 60 .*loss is nan.*step-00000020"):
+    monkeypatch.setattr(loop, "optimizer_steps", spoiled_steps)
+    with pytest.raises(loop.TrainingDiverged, match=message) if message else contextlib.nullcontext():
         loop.train(run, tmp_path, show_progress=False)
-    last = checkpoints.find_last(tmp_path / "checkpoints")
-    assert last.name == "step-00000020"
-    weights = torch.load(last / "optimizer.bin", weights_only=True)["state"]
-    assert all(torch.isfinite(state["exp_avg"]).all() for state in weights.values())
-
-
-def test_a_model_that_cannot_be_evaluated_is_not_saved(tmp_path):
-    config = small_config({"train_steps": 60, "save_steps": 10, "eval_steps": 10})
-    run = prepared(config, tmp_path)
-
-    def ruin_after_step_20(*_):
-        if run.position.step == 19:
-            run.model.transformer.wte.weight.data.fill_(math.nan)
-
-    run.optimizer.optimizer.register_step_post_hook(ruin_after_step_20)
-    with pytest.raises(loop.TrainingDiverged, match=r"step 20 of 60 .*held-out loss is nan.*step-00000010"):
-        loop.train(run, tmp_path, show_progress=False)
-    assert checkpoints.find_last(tmp_path / "checkpoints").name == "step-00000010"
-
-
-def test_a_run_of_skipped_steps_is_stopped(tmp_path):
-    """The scaler of fp16 exists on GPUs only; what the loop makes of its skipped steps is looked at here."""
-    run = prepared(small_config(), tmp_path)
-    skipped = loop.StepResult(5.0, math.inf, 1e-3, 10, skipped=True)
-    loop._check_result(run, skipped, loop.MOST_SKIPS - 1, tmp_path)
-    with pytest.raises(loop.TrainingDiverged, match="length of the gradient inf"):
-        loop._check_result(run, skipped, loop.MOST_SKIPS, tmp_path)
-    with pytest.raises(loop.TrainingDiverged):
-        loop._check_result(run, replace(skipped, skipped=False), 0, tmp_path)
-
-
-def test_too_few_rows_are_refused_with_the_numbers(tmp_path):
-    with pytest.raises(ValueError, match=r"rows do not fill one optimizer step of 80000 rows \(8 per batch x 1 proc"):
-        prepared(small_config({"batch_size": 8, "accumulation_steps": 10_000}), tmp_path)
-
-
-def test_the_tutorials_schedule_would_end_at_most_of_its_peak():
-    """A16: a schedule for all micro-batches that advances once per optimizer step has hardly begun to fall."""
-    from transformers import get_scheduler
-
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.AdamW([parameter], lr=1.0)
-    scheduler = get_scheduler("linear", optimizer, 0, 80)
-    for micro in range(80):
-        if micro % 8 == 7:
-            optimizer.step()
-            scheduler.step()
-    assert scheduler.get_last_lr()[0] == pytest.approx(0.875)
+    assert checkpoints.find_last(tmp_path / "checkpoints").name == f"step-{kept:08d}"
 
 
 def test_no_optimizer_step_of_a_stream_is_empty_whatever_the_workers(tmp_path):

@@ -6,11 +6,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
-from course_utils.training.heldout import evaluate
+from course_utils.training.heldout import bits_per_byte, evaluate, perplexity
 from course_utils.training.losses import IGNORED
 
 
@@ -45,17 +47,22 @@ def batches_of(rows, sizes):
     return batches
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("sizes", [(10,), (4, 4, 2), (1, 9), (3, 3, 3, 1)])
-def test_unequal_batches_and_padding_change_nothing(accelerator, model, sizes):
+def test_unequal_batches_and_padding_change_nothing(accelerator, model, sizes, training):
     rows = [torch.randint(300, (length,)) for length in (32, 5, 17, 2, 32, 9, 30, 4, 3, 25)]
-    batches = batches_of(rows, sizes)
+    batches, exact = batches_of(rows, sizes), exact_loss(model, rows)
+    model.train(training)
     result = evaluate(model, batches, accelerator, tokens_per_byte=0.4)
-    exact = exact_loss(model, rows)
+    assert model.training == training
+    assert all(p.grad is None for p in model.parameters())
     assert result.loss == pytest.approx(exact, rel=1e-5)
     assert result.perplexity == pytest.approx(math.exp(exact), rel=1e-4)
     assert result.bits_per_byte == pytest.approx(exact / math.log(2) * 0.4, rel=1e-5)
     without_labels = [{k: v for k, v in batch.items() if k != "labels"} for batch in batches]
-    assert evaluate(model, without_labels, accelerator).loss == pytest.approx(exact, rel=1e-5)
+    again = evaluate(model, without_labels, accelerator)
+    assert again.loss == pytest.approx(exact, rel=1e-5)
+    assert math.isnan(again.bits_per_byte)  # the length of the text is not known
     if len(sizes) > 1:
         with torch.no_grad():
             of_batches = sum(model(**batch).loss.item() for batch in batches) / len(batches)
@@ -73,17 +80,14 @@ def test_another_loader_that_is_being_read_cuts_no_batch(accelerator, model):
             assert evaluate(model, loader, accelerator).loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_model_comes_back_in_its_mode_and_without_gradients(accelerator, model):
-    for training in (True, False):
-        model.train(training)
-        evaluate(model, [{"input_ids": torch.randint(300, (2, 8))}], accelerator)
-        assert model.training == training
-    assert all(p.grad is None for p in model.parameters())
+@given(st.floats(0.01, 20), st.integers(1, 10**9), st.integers(1, 10**9))
+def test_bits_per_byte_does_not_depend_on_how_text_is_cut_into_tokens(loss, tokens, num_bytes):
+    bits = bits_per_byte(loss, tokens, num_bytes)
+    assert bits == pytest.approx(loss * tokens / math.log(2) / num_bytes)
+    assert bits_per_byte(loss / 2, 2 * tokens, num_bytes) == pytest.approx(bits)
+    assert bits_per_byte(math.log(256), tokens, tokens) == pytest.approx(8)  # a uniform model of bytes
 
 
-def test_bits_per_byte_are_not_invented_and_nothing_to_evaluate_is_refused(accelerator, model):
-    assert math.isnan(evaluate(model, [{"input_ids": torch.randint(300, (2, 8))}], accelerator).bits_per_byte)
-    with pytest.raises(ValueError, match="nothing to evaluate"):
-        evaluate(model, [], accelerator)
-    with pytest.raises(ValueError, match="nothing to evaluate"):
-        evaluate(model, [{"input_ids": torch.zeros(2, 1, dtype=torch.long)}], accelerator)
+def test_perplexity_is_infinite_rather_than_an_error():
+    assert perplexity(math.log(50_000)) == pytest.approx(50_000)
+    assert perplexity(1e6) == perplexity(math.inf) == math.inf
