@@ -11,9 +11,9 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
+import pandas as pd
 from transformers import PreTrainedModel
 
 from course_utils.evaluation.surprise import Token, token_surprise
@@ -44,21 +44,6 @@ class PlantedBug:
         return self.source[: self.start] + self.original + self.source[self.end :]
 
 
-@dataclass(frozen=True)
-class BugRank:
-    """Where one bug stands: `share` of the `others` (tokens outside its span) are more surprising than its worst token.
-
-    `tokens` is the length of the span; `bits` and `original_bits` are its highest surprise with the bug and without.
-    """
-
-    kind: str
-    share: float
-    tokens: int
-    others: int
-    bits: float
-    original_bits: float
-
-
 def plant_bugs(source: str, seed: int, per_kind: int = 1) -> list[PlantedBug]:
     """Plant up to `per_kind` bugs of each kind into copies of a Python file, one bug per copy; the seed chooses them.
 
@@ -79,7 +64,7 @@ def _plant(file: "_Source", kind: str, start: int, end: int, replacement: str) -
     """Return the bug, unless the changed file does not parse or means the same."""
     source = file.text[:start] + replacement + file.text[end:]
     try:
-        changed = ast.dump(ast.parse(source)) != ast.dump(file.tree)
+        changed = ast.dump(ast.parse(source)) != file.meaning
     except SyntaxError:
         return None
     return PlantedBug(kind, source, start, start + len(replacement), file.text[start:end]) if changed else None
@@ -90,6 +75,7 @@ class _Source:
 
     def __init__(self, text: str) -> None:
         self.text, self.tree = text, ast.parse(text)
+        self.meaning = ast.dump(self.tree)
         self._lines = text.encode().splitlines(keepends=True)  # of bytes: ends lines where Python does
         self._starts = [0, *itertools.accumulate(len(line.decode()) for line in self._lines)]
 
@@ -154,17 +140,21 @@ def _operators(file: _Source) -> Iterator[Place]:
 KINDS = {"wrong variable": _variables, "swapped arguments": _arguments, "wrong operator": _operators}
 
 
-def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]) -> list[BugRank]:
-    """Rank every planted bug among all tokens of its file by surprise; ties count half."""
+def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]) -> pd.DataFrame:
+    """Rank every planted bug among all tokens of its file by surprise, in one row.
+
+    Columns: kind; tokens of the bug's span and others; bits and original_bits, the highest surprise of the span with
+    the bug and without; share of the others that are more surprising than that, where ties count half.
+    """
     surprise = functools.cache(lambda source: token_surprise(model, tokenizer, source))
-    ranks = []
+    rows = []
     for bug in bugs:
         inside, outside = _split(surprise(bug.source), bug.start, bug.end)
         before, _ = _split(surprise(bug.original_source), bug.start, bug.start + len(bug.original))
         worst = max(inside)
         above = sum((bits > worst) + (bits == worst) / 2 for bits in outside)
-        ranks.append(BugRank(bug.kind, above / max(1, len(outside)), len(inside), len(outside), worst, max(before)))
-    return ranks
+        rows.append((bug.kind, len(inside), len(outside), worst, max(before), above / max(1, len(outside))))
+    return pd.DataFrame(rows, columns=["kind", "tokens", "others", "bits", "original_bits", "share"])
 
 
 def _split(tokens: Sequence[Token], start: int, end: int) -> tuple[list[float], list[float]]:
@@ -175,26 +165,27 @@ def _split(tokens: Sequence[Token], start: int, end: int) -> tuple[list[float], 
     return parts
 
 
-def ranking_score(ranks: Sequence[BugRank]) -> dict[str, dict[str, float]]:
-    """Sum up ranks: measure -> {"model", "chance"}, where chance is a model that knows nothing (random surprises).
+def ranking_score(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Sum up ranks in two columns, model and chance: a model that knows nothing, whose surprises are random.
 
-    Measures: share of bugs among the most surprising 1, 5 and 10 % of the tokens; area under the ROC curve (how often a
-    bug is more surprising than another token of its file, averaged over bugs); mean bits that the bug adds at its
-    place; share of bugs that are more surprising than what stood there (ties count half). A span of several tokens has
-    several chances to be surprising, and `chance` counts them.
+    Rows: share of bugs among the most surprising 1, 5 and 10 % of the tokens; area under the ROC curve (how often a bug
+    is more surprising than another token of its file, averaged over bugs); mean bits that the bug adds at its place;
+    share of bugs that are more surprising than what stood there (ties count half). A span of several tokens has several
+    chances to be surprising, and `chance` counts them.
     """
-    added = [rank.bits - rank.original_bits for rank in ranks]
+    added, tokens = ranks["bits"] - ranks["original_bits"], ranks["tokens"]
     rows = {
-        f"in the top {share:.0%}": ([rank.share <= share for rank in ranks], [_chance(rank, share) for rank in ranks])
+        f"in the top {share:.0%}": ((ranks["share"] <= share).mean(), ranks.apply(_chance, axis=1, share=share).mean())
         for share in SHARES
     }
-    rows["ROC area"] = ([1 - rank.share for rank in ranks], [rank.tokens / (rank.tokens + 1) for rank in ranks])
-    rows["bits added"] = (added, [0.0])
-    rows["more surprising than the original"] = ([(more > 0) + (more == 0) / 2 for more in added], [0.5])
-    return {measure: {"model": fmean(model), "chance": fmean(chance)} for measure, (model, chance) in rows.items()}
+    rows["ROC area"] = (1 - ranks["share"].mean(), (tokens / (tokens + 1)).mean())
+    rows["bits added"] = (added.mean(), 0.0)
+    rows["more surprising than the original"] = (((added > 0) + (added == 0) / 2).mean(), 0.5)
+    return pd.DataFrame(rows, index=["model", "chance"]).T
 
 
-def _chance(rank: BugRank, share: float) -> float:
+def _chance(rank: pd.Series, share: float) -> float:
     """Return the probability that at most `share` of the others are above the best of the span, in random order."""
-    total, top = rank.tokens + rank.others, math.floor(share * rank.others) + 1
-    return 1 - math.comb(total - top, rank.tokens) / math.comb(total, rank.tokens)
+    tokens, others = rank["tokens"], rank["others"]
+    allowed = math.floor(share * others)
+    return 1 - math.comb(others - allowed + tokens - 1, tokens) / math.comb(others + tokens, tokens)

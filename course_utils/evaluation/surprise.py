@@ -77,20 +77,18 @@ def _scores(model: PreTrainedModel, ids: torch.Tensor) -> list[tuple[float, int,
 
 def _cover(tokenizer: Any, text: str, offsets: Sequence[tuple[int, int]], scores: Sequence[tuple]) -> list[Token]:
     """Join tokens that share characters; characters of no token (a trimmed space) go to the next one."""
-    groups: list[list] = []  # [end, scores]
-    for (start, end), score in zip(offsets, scores, strict=True):
+    groups: list[list] = []  # [end, bits, most likely id, its probability]
+    for (start, end), (bits, *guess) in zip(offsets, scores, strict=True):
         if groups and (start < groups[-1][0] or end <= groups[-1][0] or groups[-1][0] == 0):
-            groups[-1] = [max(end, groups[-1][0]), [*groups[-1][1], score]]
+            groups[-1][:2] = max(end, groups[-1][0]), groups[-1][1] + bits
         else:
-            groups.append([end, [score]])
+            groups.append([end, bits, *guess])
     groups[-1][0] = len(text)
-    tokens, begin = [], 0
-    for end, joined in groups:
-        _, expected, probability = joined[0]
-        bits = sum(score[0] for score in joined)
-        tokens.append(Token(text[begin:end], begin, end, bits, tokenizer.decode([expected]), probability))
-        begin = end
-    return tokens
+    starts = [0, *(group[0] for group in groups[:-1])]
+    return [
+        Token(text[start:end], start, end, bits, tokenizer.decode([guess]), probability)
+        for start, (end, bits, guess, probability) in zip(starts, groups, strict=True)
+    ]
 
 
 def surprise_html(tokens: Sequence[Token]) -> str:
@@ -102,7 +100,8 @@ def surprise_html(tokens: Sequence[Token]) -> str:
     legend = f'<figcaption style="font-size:85%;margin:.3em 0">surprise in bits: {"".join(steps)} or more</figcaption>'
     box = "padding:.6em;background:#ffffff;color:#1a1a1a;border:1px solid #c8c8c8;border-radius:4px"
     code = "".join(
-        f'<span style="{_style(token.bits, token.text)}" title="{_escaped(token.details)}">{_escaped(token.text)}</span>'
+        f'<span style="{_style(token.bits, token.text)}" title="{_escaped(token.details)}">'
+        f"{_escaped(token.text)}</span>"
         for token in tokens
     )
     pre = f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5;margin:0;{box}">{code}</pre>'

@@ -44,9 +44,7 @@ class FinetuneConfig:
     seed: int = setting(1, "-", "Seed of everything that is random.", least=0)
     warmup: float = setting(0.1, "share", "Share of the steps in which the learning rate rises.", least=0, below=1)
     weight_decay: float = setting(0.01, "-", "Decay of the weight matrices.", least=0)
-    head_factor: float = setting(
-        10.0, "-", "How much faster the fresh head learns than the pretrained layers.", above=0
-    )
+    head_factor: float = setting(10.0, "-", "How much faster the fresh head learns than the encoder.", above=0)
     dropout: float = setting(0.1, "share", "Share of values set to 0 in training.", least=0, below=1)
     max_pairs: int = setting(0, "rows", "Most training rows, before they are doubled; 0 takes all.", least=0)
 
@@ -57,15 +55,12 @@ class FinetuneConfig:
 
 @dataclass
 class FinetuneResult:
-    """The metrics of each split at the end, those of validation after each epoch, and the answers.
-
-    `predictions` and `probabilities` (of label 1) are those of the validation split, in the order of its rows.
-    """
+    """Metrics of each split, those of validation after each epoch, and the answers to the validation rows."""
 
     metrics: dict[str, dict[str, float] | None]
     curve: list[dict[str, float]]
     predictions: list[int]
-    probabilities: list[float]
+    probabilities: list[float]  # of label 1
     seconds: float
     processes: int
     model: PreTrainedModel = field(repr=False)
@@ -160,21 +155,15 @@ def tokenize_pairs(pairs: DatasetDict, tokenizer: Any, say: Callable[[str], None
 
 def make_loaders(encoded: DatasetDict, tokenizer: Any, config: FinetuneConfig) -> dict[str, DataLoader]:
     """Make a loader for each split; a batch is padded to its own longest row, the training rows are shuffled."""
-    return {
-        split: DataLoader(
-            rows,
-            batch_size=config.batch_size if split == "train" else 32,
-            shuffle=split == "train",
-            collate_fn=DataCollatorWithPadding(tokenizer),
-            generator=torch.Generator().manual_seed(config.seed),
-        )
-        for split, rows in encoded.items()
-    }
+    loaders = {}
+    for split, rows in encoded.items():
+        options = {"batch_size": config.batch_size, "shuffle": True} if split == "train" else {"batch_size": 32}
+        generator = torch.Generator().manual_seed(config.seed)
+        loaders[split] = DataLoader(rows, collate_fn=DataCollatorWithPadding(tokenizer), generator=generator, **options)
+    return loaders
 
 
-def make_optimizer(
-    model: PreTrainedModel, config: FinetuneConfig, steps: int, fused: bool = True
-) -> tuple[torch.optim.Optimizer, Any]:
+def make_optimizer(model: PreTrainedModel, config: FinetuneConfig, steps: int, fused: bool = True) -> tuple[Any, Any]:
     """Make AdamW and a learning rate that rises over the warm-up and falls linearly to 0 at `steps`.
 
     `fused` is fastest, but hides from Accelerate which steps the gradient scaler of fp16 skipped.
@@ -195,8 +184,7 @@ def classify(
 ) -> tuple[dict[str, float] | None, list[int], list[float]]:
     """Return metrics, predictions and probabilities of label 1 of a split, each row once, on every process.
 
-    Where the same rows are there with their sentences exchanged, the answer is the mean of both probabilities. The
-    metrics are None where the labels are hidden.
+    Pairs that are there in both orders get the mean of both probabilities. Hidden labels give no metrics (None).
     """
     model.eval()
     probability, labels = _probabilities(model, loaders[split], accelerator)
@@ -210,9 +198,7 @@ def classify(
     return metrics, predictions, probability.tolist()
 
 
-def _probabilities(
-    model: torch.nn.Module, loader: DataLoader, accelerator: Accelerator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _probabilities(model: Any, loader: DataLoader, accelerator: Accelerator) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the probability of label 1, and the label, of every row of all processes, each once; (N,) both."""
     found = []
     for batch in loader:
@@ -223,15 +209,13 @@ def _probabilities(
     return probability, labels
 
 
-def finetune(
-    pairs_location: str, encoder_location: str, config: FinetuneConfig, show_progress: bool = True
-) -> FinetuneResult:
+def finetune(pairs: str, encoder: str, config: FinetuneConfig, show_progress: bool = True) -> FinetuneResult:
     """Fine-tune the encoder on the pairs, on as many processes as were launched, and measure it."""
     accelerator = _make_accelerator(config.seed)
     set_seed(config.seed)
-    model, tokenizer = load_classifier(encoder_location, config.dropout)
+    model, tokenizer = load_classifier(encoder, config.dropout)
     with accelerator.main_process_first():
-        encoded = tokenize_pairs(training_pairs(pairs_location, config), tokenizer, accelerator.print)
+        encoded = tokenize_pairs(training_pairs(pairs, config), tokenizer, accelerator.print)
     loaders = make_loaders(encoded, tokenizer, config)
     loaders = dict(zip(loaders, accelerator.prepare(*loaders.values()), strict=True))
     steps = config.epochs * len(loaders["train"])  # of this process: as many as optimizer steps

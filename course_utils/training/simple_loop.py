@@ -1,10 +1,9 @@
-"""Training the hand-written GPT in a loop short enough to read in one sitting, and saving it: one process, no Trainer.
+"""Training the hand-written GPT in a loop short enough to read in one sitting: one process, no Trainer.
 
 The loop for real runs, on several devices and with checkpoints that survive a kill, is the module loop.
 """
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -29,16 +26,12 @@ Device = torch.device | str
 
 @dataclass
 class History:
-    """How a training went, and how far it is.
-
-    The losses (nats per token) were measured when `track_tokens_seen` tokens had been trained on, `epochs_seen` passes
-    over the data (with fractions). `learning_rates` has one value per optimizer step.
-    """
+    """How a training went, and how far it is; losses are in nats per token, one learning rate stands for each step."""
 
     train_losses: list[float] = field(default_factory=list)
     val_losses: list[float] = field(default_factory=list)
     track_tokens_seen: list[int] = field(default_factory=list)
-    epochs_seen: list[float] = field(default_factory=list)
+    epochs_seen: list[float] = field(default_factory=list)  # passes over the data when the losses were measured
     learning_rates: list[float] = field(default_factory=list)
     epoch: int = 0  # complete passes
     tokens_seen: int = 0
@@ -200,17 +193,3 @@ def load_checkpoint(path: str | Path, device: Device = "cpu") -> dict[str, Any]:
     """
     content = torch.load(path, map_location=device, weights_only=True)  # a file from elsewhere cannot run anything
     return content | {"history": History(**content["history"])}
-
-
-def save_gpt_model(path: str | Path, model: GPTModel) -> None:
-    """Write the weights, for use and not for training on, as safetensors with the configuration in the file's head."""
-    with replacing(Path(path)) as temporary:
-        save_model(model, str(temporary), {"config": json.dumps(model.cfg)})
-
-
-def load_gpt_model(path: str | Path, device: Device = "cpu") -> GPTModel:
-    """Read what `save_gpt_model` wrote, in eval mode and float32, whatever format the weights were saved in."""
-    with safe_open(path, "pt") as file:
-        model = GPTModel(json.loads(file.metadata()["config"]))
-    load_model(model, str(path))
-    return model.to(device).eval()
