@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -174,18 +175,17 @@ def ranking_score(ranks: pd.DataFrame) -> pd.DataFrame:
     chances to be surprising, and `chance` counts them.
     """
     added, tokens = ranks["bits"] - ranks["original_bits"], ranks["tokens"]
-    rows = {
-        f"in the top {share:.0%}": ((ranks["share"] <= share).mean(), ranks.apply(_chance, axis=1, share=share).mean())
-        for share in SHARES
-    }
+    rows = {}
+    for share in SHARES:
+        chances = [_chance(*sizes, share) for sizes in zip(tokens, ranks["others"], strict=True)]
+        rows[f"in the top {share:.0%}"] = ((ranks["share"] <= share).mean(), fmean(chances))
     rows["ROC area"] = (1 - ranks["share"].mean(), (tokens / (tokens + 1)).mean())
     rows["bits added"] = (added.mean(), 0.0)
     rows["more surprising than the original"] = (((added > 0) + (added == 0) / 2).mean(), 0.5)
     return pd.DataFrame(rows, index=["model", "chance"]).T
 
 
-def _chance(rank: pd.Series, share: float) -> float:
+def _chance(tokens: int, others: int, share: float) -> float:
     """Return the probability that at most `share` of the others are above the best of the span, in random order."""
-    tokens, others = rank["tokens"], rank["others"]
     allowed = math.floor(share * others)
     return 1 - math.comb(others - allowed + tokens - 1, tokens) / math.comb(others + tokens, tokens)
