@@ -193,18 +193,22 @@ import torch
 from accelerate import Accelerator
 from datasets import load_from_disk
 from torch.utils.data import DataLoader
-from course_utils.training.finetuning import classify
+from course_utils.training import finetuning
 
 class Lookup(torch.nn.Module):
     def forward(self, logits, **_):
         return type("Output", (), {"logits": logits})
 
+schedulers = []
+make_scheduler = finetuning.get_scheduler
+finetuning.get_scheduler = lambda *arguments: schedulers.append(make_scheduler(*arguments)) or schedulers[0]
+finetuning.finetune("course-pairs", sys.argv[2], finetuning.FinetuneConfig(epochs=1, max_pairs=32))
 accelerator = Accelerator(cpu=True)
 rows = load_from_disk(sys.argv[1]).with_format("torch")
 loaders = {"validation": accelerator.prepare(DataLoader(rows, batch_size=4))}
-metrics, predictions, _ = classify(Lookup(), loaders, "validation", accelerator)
+metrics, predictions, _ = finetuning.classify(Lookup(), loaders, "validation", accelerator)
 with open(f"{sys.argv[1]}-{accelerator.process_index}.json", "w") as file:
-    json.dump([accelerator.process_index, accelerator.num_processes, metrics, predictions], file)
+    json.dump([accelerator.num_processes, metrics, predictions, schedulers[0].last_epoch], file)
 """
 
 
@@ -218,19 +222,20 @@ def on_two_processes(*arguments):
     return finished.stdout
 
 
-def test_metrics_are_exact_on_two_processes_for_a_size_that_does_not_divide(tmp_path):
+def test_metrics_and_steps_are_exact_on_two_processes(tmp_path, scratch):
+    """For a number of rows that does not divide, and with a schedule that no process advances twice."""
     logits = torch.randn(21, 2, generator=torch.Generator().manual_seed(3))
     labels = torch.randint(2, (21,), generator=torch.Generator().manual_seed(4))
     Dataset.from_dict({"logits": logits.tolist(), "labels": labels.tolist()}).save_to_disk(str(tmp_path / "rows"))
     (tmp_path / "worker.py").write_text(WORKER)
-    on_two_processes(tmp_path / "worker.py", tmp_path / "rows")
+    on_two_processes(tmp_path / "worker.py", tmp_path / "rows", scratch)
     predictions = logits.argmax(-1)
     metric = pair_metric()
     metric.add_batch(predictions=predictions.tolist(), references=labels.tolist())
     expected = metric.compute()
     for rank in range(2):
         result = json.loads((tmp_path / f"rows-{rank}.json").read_text())
-        assert result == [rank, 2, pytest.approx(expected), predictions.tolist()]
+        assert result == [2, pytest.approx(expected), predictions.tolist(), 64 // (2 * 8)]
         own = (predictions[rank::2] == labels[rank::2]).float().mean().item()  # what the tutorial's loop reports
         assert own != pytest.approx(expected["accuracy"])
 

@@ -122,9 +122,10 @@ def token(text, bits, start=0, expected=" plt", probability=0.62):
     ["\n\n x", "\tif a < b:\r\n\tpass\r\n", "<script>alert(1)</script>", "</pre></span>\"'><img src=x onerror=y>"],
 )
 def test_the_text_of_the_page_is_the_source_and_nothing_of_it_is_markup(model, session_tokenizer, text):
-    tokens = [*token_surprise(model, session_tokenizer, text), token("x", 9.32, expected='"><b>\n')]
+    whole = token("<img src=x>&lt;", 9.32, expected='"><b>\n')  # markup within one token
+    tokens = [*token_surprise(model, session_tokenizer, text), whole]
     page = BeautifulSoup(surprise_html(tokens), "html.parser")
-    assert page.pre.get_text() == text + "x"
+    assert page.pre.get_text() == text + whole.text
     assert {tag.name for tag in page.find_all(True)} == {"figure", "figcaption", "pre", "span"}
     assert page.figure["aria-label"]
     titles = [span["title"] for span in page.pre.find_all("span")]
