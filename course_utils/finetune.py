@@ -8,66 +8,55 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-import torch
+from accelerate import PartialState
 from transformers import AutoTokenizer
 
 from course_utils import artifacts
 from course_utils.data.paraphrases import PAIRS, SENTENCES
-from course_utils.training.finetuning import FinetuneConfig, Result, finetune
+from course_utils.training.finetuning import FinetuneConfig, FinetuneResult, finetune
+
+SETTINGS = [f for f in fields(FinetuneConfig) if f.name not in ("warmup", "weight_decay", "head_factor", "max_pairs")]
 
 
 def run_finetuning(
     pairs: str, encoder: str, config: FinetuneConfig, output: str | Path | None = None, show_progress: bool = True
-) -> Result:
+) -> FinetuneResult:
     """Fine-tune, print the result as JSON, and save model, tokenizer and result to the folder `output`, if given.
 
-    Such a folder is an encoder for another run. Raises `OSError` before the training if it cannot be made.
+    Such a folder is an encoder for another run.
     """
-    if output is not None:
-        Path(output).expanduser().mkdir(parents=True, exist_ok=True)
+    folder = Path(output).expanduser() if output else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)  # fails before the training if it cannot be made
     location = artifacts.encoder_folder(encoder, pairs)
     result = finetune(pairs, location, config, show_progress)
-    main_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-    if main_process:
-        line = json.dumps({**result.metrics, "seconds": round(result.seconds, 1), "processes": result.processes})
+    line = json.dumps({**result.metrics, "seconds": round(result.seconds, 1), "processes": result.processes})
+    if PartialState().is_main_process:
         print(line, flush=True)
-        if output is not None:
-            folder = Path(output).expanduser()
+        if folder:
             result.model.save_pretrained(folder)
             AutoTokenizer.from_pretrained(location).save_pretrained(folder)
             (folder / "result.json").write_text(line + "\n", encoding="utf-8", newline="\n")
     return result
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser("course_utils.finetune", description="Fine-tune a classifier on sentence pairs.")
-    default = FinetuneConfig()
-    parser.add_argument(
-        "--pairs", default=PAIRS, help=f"{PAIRS}, {SENTENCES}, a folder, or a Hub id such as nyu-mll/glue:mrpc"
-    )
-    parser.add_argument(
-        "--encoder", default="course", help="course (the installed package), scratch, a folder, or a Hub id"
-    )
-    parser.add_argument("--epochs", type=int, default=default.epochs)
-    parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
-    parser.add_argument("--batch-size", type=int, default=default.batch_size, help="rows per process")
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--dropout", type=float, default=default.dropout, help="share of values set to 0 in training")
-    parser.add_argument("--output", help="folder for the fine-tuned model")
-    return parser.parse_args(arguments)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script; a user's error is one message, not a traceback."""
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser("course_utils.finetune", description="Fine-tune a classifier on sentence pairs.")
+    pairs_help = f"{PAIRS}, {SENTENCES}, a folder, or a Hub id such as nyu-mll/glue:mrpc"
+    parser.add_argument("--pairs", default=PAIRS, help=pairs_help)
+    encoder_help = "course (the installed package), scratch, a folder, or a Hub id"
+    parser.add_argument("--encoder", default="course", help=encoder_help)
+    for f in SETTINGS:
+        parser.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=f.default, help=f.metadata["text"])
+    parser.add_argument("--output", help="folder for the fine-tuned model")
+    options = vars(parser.parse_args(arguments))
+    pairs, encoder, output = (options.pop(name) for name in ("pairs", "encoder", "output"))
     try:
-        config = FinetuneConfig(
-            options.epochs, options.learning_rate, options.batch_size, options.seed, dropout=options.dropout
-        )
-        run_finetuning(options.pairs, options.encoder, config, options.output)
+        run_finetuning(pairs, encoder, FinetuneConfig(**options), output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

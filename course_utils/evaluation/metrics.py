@@ -1,42 +1,56 @@
-"""Metrics of the course, and how sure one can be of them."""
+"""Metrics of the library `evaluate` that need no network, and how sure one can be of them.
+
+`evaluate.load` takes the path of this file: it finds `GlueMrpc`, the only metric class in its namespace.
+"""
 
 from collections.abc import Sequence
 
+import datasets
+import evaluate
 import numpy as np
+from sklearn.metrics import accuracy_score, f1_score
 
-from course_utils.evaluation.code_eval import CodeEval
 from course_utils.evaluation.code_eval import estimate_pass_at_k as estimate_pass_at_k
-from course_utils.evaluation.glue_mrpc import GlueMrpc
+
+
+class GlueMrpc(evaluate.Metric):
+    """Accuracy, and F1 of label 1, over all batches that were added, as GLUE computes them for MRPC."""
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description="Accuracy and F1 of label 1, as GLUE reports them for MRPC.",
+            citation="",
+            inputs_description="predictions and references: lists of labels, 0 or 1.",
+            features=datasets.Features({name: datasets.Value("int64") for name in ("predictions", "references")}),
+        )
+
+    def _compute(self, predictions, references):
+        return {
+            "accuracy": float(accuracy_score(references, predictions)),
+            "f1": float(f1_score(references, predictions, zero_division=0.0)),
+        }
 
 
 def pair_metric() -> GlueMrpc:
-    """Return a fresh metric with `add_batch` and `compute`: accuracy and F1 as GLUE computes them.
-
-    It keeps its batches in memory, so that several processes do not share a file.
-    """
+    """Return a fresh metric with `add_batch` and `compute`; it keeps its batches in memory, not in a shared file."""
     return GlueMrpc(keep_in_memory=True)
+
+
+def code_eval() -> evaluate.Metric:
+    """Return a fresh metric with the call of evaluate's `code_eval`: pass@k of programs against tests.
+
+    `compute(references=, predictions=, k=)` runs every program in the sandbox; nothing has to be allowed beforehand.
+    """
+    from course_utils.evaluation.code_eval import CodeEval  # evaluate.load would take it for this file's metric
+
+    return CodeEval(keep_in_memory=True)
 
 
 def bootstrap_interval(
     predictions: Sequence[int], references: Sequence[int], confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the interval of the accuracy when the test rows are drawn again, with replacement, 2 000 times.
-
-    Raises `ValueError` for lists of different length, or fewer than two rows.
-    """
-    if len(predictions) != len(references) or len(references) < 2:
-        raise ValueError(
-            f"{len(predictions)} predictions and {len(references)} references: give as many of both, at least two."
-        )
-    right = np.asarray(predictions) == np.asarray(references)
+    """Return the interval of the accuracy when the test rows are drawn again, with replacement, 2 000 times."""
+    right = np.equal(predictions, references)
     drawn = np.random.default_rng(seed).integers(len(right), size=(2000, len(right)))
     low, high = np.quantile(right[drawn].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def code_eval() -> CodeEval:
-    """Return a fresh metric with the call of evaluate's `code_eval`: pass@k of programs against tests.
-
-    `compute(references=, predictions=, k=)` runs every program in the sandbox; nothing has to be allowed beforehand.
-    """
-    return CodeEval(keep_in_memory=True)

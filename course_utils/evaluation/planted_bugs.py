@@ -4,33 +4,29 @@ Nothing here proves or repairs a bug, and no planted file is ever run.
 """
 
 import ast
-import io
+import functools
+import itertools
 import math
 import random
-import tokenize
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import pandas as pd
 from transformers import PreTrainedModel
 
 from course_utils.evaluation.surprise import Token, token_surprise
 
-KINDS = ("wrong variable", "swapped arguments", "wrong operator")
 SHARES = (0.01, 0.05, 0.10)
-_OTHER_OPERATOR = dict(
-    pair
-    for one, other in (("+", "-"), ("*", "/"), ("<", "<="), (">", ">="), ("==", "!="), ("and", "or"))
-    for pair in ((one, other), (other, one))
-)
-_OPERATORS = dict(
-    zip(
-        (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq, ast.And, ast.Or),
-        ("+", "-", "*", "/", "<", "<=", ">", ">=", "==", "!=", "and", "or"),
-        strict=True,
-    )
-)
+_CLASSES = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq, ast.And, ast.Or)
+_SYMBOLS = ("+", "-", "*", "/", "<", "<=", ">", ">=", "==", "!=", "and", "or")  # neighbours are taken for each other
+_OPERATORS = {made: (symbol, _SYMBOLS[i ^ 1]) for i, (made, symbol) in enumerate(zip(_CLASSES, _SYMBOLS, strict=True))}
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_SCOPES = (*_FUNCTIONS, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+Place = tuple[int, int, str]  # first character, the one after the last, and what takes their place
 
 
 @dataclass(frozen=True)
@@ -49,41 +45,19 @@ class PlantedBug:
         return self.source[: self.start] + self.original + self.source[self.end :]
 
 
-@dataclass(frozen=True)
-class BugRank:
-    """Where one bug stands: `share` of the `others` (tokens outside its span) are more surprising than its worst token.
-
-    `tokens` is the length of the span; `bits` and `original_bits` are its highest surprise with the bug and without.
-    """
-
-    kind: str
-    share: float
-    tokens: int
-    others: int
-    bits: float
-    original_bits: float
-
-
-def plant_bugs(source: str, seed: int, kinds: Sequence[str] = KINDS, per_kind: int = 1) -> list[PlantedBug]:
+def plant_bugs(source: str, seed: int, per_kind: int = 1) -> list[PlantedBug]:
     """Plant up to `per_kind` bugs of each kind into copies of a Python file, one bug per copy; the seed chooses them.
 
-    A wrong variable is another one of the same function (or of the module) that has a value by then; swapped arguments
-    are two neighbours in a call; a wrong operator is + for -, < for <=, == for !=, and for or, and so on. A file
-    without a place for a kind gives none. Raises `ValueError` for a file that does not parse, and an unknown kind.
+    A wrong variable is another one of the same function (or of the module) that was assigned before; swapped arguments
+    are two neighbors in a call; a wrong operator is + for -, < for <=, == for !=, and for or, and so on. Files without
+    a place for a kind get no bug of that kind.
     """
-    if unknown := set(kinds) - set(KINDS):
-        raise ValueError(f"unknown kinds {sorted(unknown)}; there are {', '.join(KINDS)}.")
-    try:
-        file = _Source(source)
-    except (SyntaxError, ValueError, tokenize.TokenError) as error:
-        raise ValueError(f"this is no Python file that parses ({error}); bugs are planted in working code.") from error
-    places = dict(zip(KINDS, (_variables, _arguments, _operators), strict=True))
-    bugs = []
-    for kind in kinds:
-        found = list(places[kind](file))
+    file, bugs = _Source(source), []
+    for kind, find in KINDS.items():
+        found = list(find(file))
         random.Random(f"{seed} {kind}").shuffle(found)
         planted = (_plant(file, kind, *place) for place in found)
-        bugs += [bug for bug, _ in zip((bug for bug in planted if bug), range(per_kind), strict=False)]
+        bugs += itertools.islice(filter(None, planted), per_kind)
     return bugs
 
 
@@ -98,172 +72,120 @@ def _plant(file: "_Source", kind: str, start: int, end: int, replacement: str) -
 
 
 class _Source:
-    """A parsed file whose nodes and operators are found by character positions."""
+    """A parsed file that knows at which characters its nodes stand."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.tree = ast.parse(text)
+        self.text, self.tree = text, ast.parse(text)
         self.meaning = ast.dump(self.tree)
-        self._lines = list(io.StringIO(text, newline=""))  # ends lines where Python does
-        self._starts = [0]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line))
-        tokens = tokenize.generate_tokens(io.StringIO(text, newline="").readline)
-        self._operators = [
-            (self._starts[token.start[0] - 1] + token.start[1], token.string)
-            for token in tokens
-            if token.string in _OTHER_OPERATOR
-        ]
-
-    def _place(self, row: int, column: int) -> int:  # columns count UTF-8 bytes
-        return self._starts[row - 1] + len(self._lines[row - 1].encode()[:column].decode())
+        self._lines = text.encode().splitlines(keepends=True)  # of bytes: ends lines where Python does
+        self._starts = [0, *itertools.accumulate(len(line.decode()) for line in self._lines)]
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        return self._place(node.lineno, node.col_offset), self._place(node.end_lineno, node.end_col_offset)
-
-    def operator(self, left: ast.AST, symbol: str, right: ast.AST) -> int | None:
-        first, last = self.span(left)[1], self.span(right)[0]
-        return next((at for at, string in self._operators if string == symbol and first <= at < last), None)
+        places = ((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset))  # columns count bytes
+        start, end = (self._starts[row - 1] + len(self._lines[row - 1][:column].decode()) for row, column in places)
+        return start, end
 
 
 def _nodes(root: ast.AST, stop: tuple[type, ...] = ()) -> Iterator[ast.AST]:
-    """All nodes below `root`, not those inside of `stop`; positions in f-strings are wrong before Python 3.12."""
+    """Yield all nodes below `root`, without those in `stop`; positions in f-strings are wrong before Python 3.12."""
     for node in ast.iter_child_nodes(root):
         if not isinstance(node, (ast.JoinedStr, *stop)):
             yield node
             yield from _nodes(node, stop)
 
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_SCOPES = (*_FUNCTIONS, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-
-
-def _variables(file: _Source) -> Iterator[tuple[int, int, str]]:
+def _variables(file: _Source) -> Iterator[Place]:
     for scope in (file.tree, *(node for node in _nodes(file.tree) if isinstance(node, _FUNCTIONS))):
-        bound = _bound(file, scope)
-        for node in (node for statement in scope.body for node in (statement, *_nodes(statement, _SCOPES))):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                start, end = file.span(node)
-                others = sorted(name for name, since in bound.items() if since <= start and name != node.id)
-                if bound.get(node.id, end) <= start:
-                    yield from ((start, end, other) for other in others)
+        inside = list(_nodes(scope, _SCOPES))
+        assigned = {node.arg: 0 for node in inside if isinstance(node, ast.arg)}  # name -> where it first has a value
+        for node in inside:
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assigned.setdefault(node.id, file.span(node)[1])
+        for statement in (node for node in inside if isinstance(node, ast.stmt)):
+            before = sorted(name for name, end in assigned.items() if end <= file.span(statement)[0])
+            for node in _nodes(statement, (*_SCOPES, ast.stmt)):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in before:
+                    yield from ((*file.span(node), other) for other in before if other != node.id)
 
 
-def _bound(file: _Source, scope: ast.AST) -> dict[str, int]:
-    """Return the variables of a scope, each with the character from which on it has a value."""
-    bound: dict[str, int] = {}
-    if isinstance(scope, _FUNCTIONS):
-        given = scope.args
-        parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
-        bound = {parameter.arg: 0 for parameter in parameters if parameter}
-    for statement in scope.body:
-        if isinstance(statement, _SCOPES):
-            continue
-        for node in (statement, *_nodes(statement, _SCOPES)):
-            targets, since = _targets(node)
-            for target in targets:
-                for name in (target, *_nodes(target, _SCOPES)):
-                    if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
-                        bound[name.id] = min(bound.get(name.id, len(file.text)), file.span(since)[1])
-    return bound
-
-
-def _targets(node: ast.AST) -> tuple[list[ast.AST], ast.AST]:
-    """Return what a node gives a value to, and the node after which it has it."""
-    if isinstance(node, ast.Assign):
-        return node.targets, node
-    if isinstance(node, ast.AnnAssign):
-        return [node.target] if node.value else [], node
-    if isinstance(node, (ast.For, ast.AsyncFor)):
-        return [node.target], node.iter
-    if isinstance(node, ast.withitem) and node.optional_vars:
-        return [node.optional_vars], node.optional_vars
-    return [], node
-
-
-def _arguments(file: _Source) -> Iterator[tuple[int, int, str]]:
+def _arguments(file: _Source) -> Iterator[Place]:
     for call in _nodes(file.tree):
         if not isinstance(call, ast.Call) or getattr(call.func, "id", "") in ("max", "min"):
             continue  # their order does not matter
-        for left, right in zip(call.args, call.args[1:], strict=False):
+        for left, right in itertools.pairwise(call.args):
             if not isinstance(left, ast.Starred) and not isinstance(right, ast.Starred):
                 (start, middle), (after, end) = file.span(left), file.span(right)
                 yield start, end, file.text[after:end] + file.text[middle:after] + file.text[start:middle]
 
 
-def _operators(file: _Source) -> Iterator[tuple[int, int, str]]:
+def _operators(file: _Source) -> Iterator[Place]:
     for node in _nodes(file.tree):
-        if isinstance(node, ast.BinOp):
-            uses = [(node.left, node.op, node.right)]
-        elif isinstance(node, ast.BoolOp):
-            uses = [(left, node.op, right) for left, right in zip(node.values, node.values[1:], strict=False)]
-        elif isinstance(node, ast.Compare):
-            uses = zip([node.left, *node.comparators[:-1]], node.ops, node.comparators, strict=True)
-        else:
-            continue
-        for left, operation, right in uses:
-            symbol = _OPERATORS.get(type(operation))
-            at = file.operator(left, symbol, right) if symbol else None
-            if at is not None:
-                yield at, at + len(symbol), _OTHER_OPERATOR[symbol]
+        match node:
+            case ast.BinOp(left=left, op=op, right=right):
+                values, ops = [left, right], [op]
+            case ast.BoolOp(op=op, values=values):
+                ops = [op] * (len(values) - 1)
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                values = [left, *others]
+            case _:
+                continue
+        for (left, right), op in zip(itertools.pairwise(values), ops, strict=True):
+            symbol, other = _OPERATORS.get(type(op), ("", ""))
+            start, end = file.span(left)[1], file.span(right)[0]
+            between = re.sub(r"#[^\r\n]*", lambda comment: " " * len(comment[0]), file.text[start:end])
+            if symbol:
+                at = start + between.index(symbol)
+                yield at, at + len(symbol), other
 
 
-def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]) -> list[BugRank]:
-    """Rank every planted bug among all tokens of its file by surprise; ties count half."""
-    originals: dict[str, list[Token]] = {}
-    ranks = []
+KINDS = {"wrong variable": _variables, "swapped arguments": _arguments, "wrong operator": _operators}
+
+
+def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]) -> pd.DataFrame:
+    """Rank every planted bug among all tokens of its file by surprise, in one row.
+
+    Columns: kind; tokens of the bug's span and others; bits and original_bits, the highest surprise of the span with
+    the bug and without; share of the others that are more surprising than that, where ties count half.
+    """
+    surprise = functools.cache(lambda source: token_surprise(model, tokenizer, source))
+    rows = []
     for bug in bugs:
-        tokens = token_surprise(model, tokenizer, bug.source)
-        original = originals.get(bug.original_source) or token_surprise(model, tokenizer, bug.original_source)
-        originals[bug.original_source] = original
-        inside, outside = _split(tokens, bug.start, bug.end)
-        before, _ = _split(original, bug.start, bug.start + len(bug.original))
+        inside, outside = _split(surprise(bug.source), bug.start, bug.end)
+        before, _ = _split(surprise(bug.original_source), bug.start, bug.start + len(bug.original))
         worst = max(inside)
         above = sum((bits > worst) + (bits == worst) / 2 for bits in outside)
-        share = above / max(1, len(outside))
-        ranks.append(BugRank(bug.kind, share, len(inside), len(outside), worst, max(before)))
-    return ranks
+        rows.append((bug.kind, len(inside), len(outside), worst, max(before), above / max(1, len(outside))))
+    return pd.DataFrame(rows, columns=["kind", "tokens", "others", "bits", "original_bits", "share"])
 
 
 def _split(tokens: Sequence[Token], start: int, end: int) -> tuple[list[float], list[float]]:
-    """Bits of the tokens that touch characters `start` to `end`, and of the others; a token nothing predicts has 0."""
+    """Return the bits of the tokens that touch characters `start` to `end`, and those of the others."""
     parts: tuple[list[float], list[float]] = ([], [])
     for token in tokens:
-        parts[token.end <= start or token.start >= end].append(token.bits or 0.0)
+        parts[token.end <= start or token.start >= end].append(token.bits)
     return parts
 
 
-def ranking_score(ranks: Sequence[BugRank]) -> dict[str, dict[str, float]]:
-    """Sum up ranks: measure -> {"model", "chance"}, where chance is a model that knows nothing (random surprises).
+def ranking_score(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Sum up ranks in two columns, model and chance: a model that knows nothing, whose surprises are random.
 
-    Measures: share of bugs among the most surprising 1, 5 and 10 % of the tokens; area under the ROC curve (how often a
-    bug is more surprising than another token of its file, averaged over bugs); mean bits that the bug adds at its
-    place; share of bugs that are more surprising than what stood there (ties count half). A span of several tokens has
-    several chances to be surprising, and `chance` counts them. Raises `ValueError` without bugs.
+    Rows: share of bugs among the most surprising 1, 5 and 10 % of the tokens; area under the ROC curve (how often a bug
+    is more surprising than another token of its file, averaged over bugs); mean bits that the bug adds at its place;
+    share of bugs that are more surprising than what stood there (ties count half). A span of several tokens has several
+    chances to be surprising, and `chance` counts them.
     """
-    if not ranks:
-        raise ValueError("there are no bugs to rank; plant some with plant_bugs(source, seed).")
-    score = {
-        f"in the top {share:.0%}": {
-            "model": fmean(rank.share <= share for rank in ranks),
-            "chance": fmean(_chance(rank, share) for rank in ranks),
-        }
-        for share in SHARES
-    }
-    added = [rank.bits - rank.original_bits for rank in ranks]
-    score["ROC area"] = {
-        "model": fmean(1 - rank.share for rank in ranks),
-        "chance": fmean(rank.tokens / (rank.tokens + 1) for rank in ranks),
-    }
-    score["bits added"] = {"model": fmean(added), "chance": 0.0}
-    score["more surprising than the original"] = {
-        "model": fmean((more > 0) + (more == 0) / 2 for more in added),
-        "chance": 0.5,
-    }
-    return score
+    added, tokens = ranks["bits"] - ranks["original_bits"], ranks["tokens"]
+    rows = {}
+    for share in SHARES:
+        chances = [_chance(*sizes, share) for sizes in zip(tokens, ranks["others"], strict=True)]
+        rows[f"in the top {share:.0%}"] = ((ranks["share"] <= share).mean(), fmean(chances))
+    rows["ROC area"] = (1 - ranks["share"].mean(), (tokens / (tokens + 1)).mean())
+    rows["bits added"] = (added.mean(), 0.0)
+    rows["more surprising than the original"] = (((added > 0) + (added == 0) / 2).mean(), 0.5)
+    return pd.DataFrame(rows, index=["model", "chance"]).T
 
 
-def _chance(rank: BugRank, share: float) -> float:
-    """Probability that the best of the span's tokens has at most `share` of the others above it, in random order."""
-    total, top = rank.tokens + rank.others, math.floor(share * rank.others) + 1
-    return 1 - math.comb(total - top, rank.tokens) / math.comb(total, rank.tokens)
+def _chance(tokens: int, others: int, share: float) -> float:
+    """Return the probability that at most `share` of the others are above the best of the span, in random order."""
+    allowed = math.floor(share * others)
+    return 1 - math.comb(others - allowed + tokens - 1, tokens) / math.comb(others + tokens, tokens)

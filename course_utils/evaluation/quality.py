@@ -21,7 +21,7 @@ _KINDS = {
     String: "string",
     Operator: "operator",
     Punctuation: "operator",
-    Error: "no Python",  # $, ?, typographic quotation marks
+    Error: "not Python",  # $, ?, typographic quotation marks
 }
 
 
@@ -36,22 +36,17 @@ def score_documents(
 
     Columns: project, text, kind (of Python token), bits (surprise), num_bytes (of the text), confidence (probability of
     the most likely token) and hit (whether that was the right one). Sums of bits over sums of bytes are bits per byte;
-    means of bits are losses in bits per token. Raises `ValueError` if there is no text.
+    means of bits are losses in bits per token.
     """
     rows = []
     for document in tqdm(documents, unit=" documents", disable=not show_progress):
         text = document["content"][:max_characters]
         kinds = character_kinds(text)
         for token in token_surprise(model, tokenizer, text) if text else ():
-            if token.bits is None:
-                continue
             first = len(token.text) - len(token.text.lstrip())  # a leading space says nothing about the token's kind
             kind = WHITE_SPACE if first == len(token.text) else kinds[token.start + first]
-            hit = token.text == token.expected
-            size = len(token.text.encode())
+            hit, size = token.text == token.expected, len(token.text.encode())
             rows.append((document["repo_name"], token.text, kind, token.bits, size, token.probability, hit))
-    if not rows:
-        raise ValueError("there is no text to score: the documents are empty. Choose others.")
     return pd.DataFrame(rows, columns=["project", "text", "kind", "bits", "num_bytes", "confidence", "hit"])
 
 

@@ -14,69 +14,52 @@ from IPython.display import display
 from transformers import PreTrainedModel
 
 LONGEST_WINDOW = 1024  # tokens; a window's logits are window x vocabulary numbers
-MOST_BITS = 12.0  # where the colours end: a probability of 1 in 4096
+MOST_BITS = 12.0  # where the colors end: a probability of 1 in 4096
 _ORANGE = (230, 159, 0)  # of Okabe and Ito's palette; dark text on it has a contrast of 8 : 1
 
 
 @dataclass(frozen=True)
 class Token:
-    """Characters `start` to `end` of a text, their surprise, and the most likely token in their place.
-
-    Without an end-of-text token nothing predicts the first token: its bits are None.
-    """
+    """Characters `start` to `end` of a text, their surprise, and the most likely token in their place."""
 
     text: str
     start: int
     end: int
-    bits: float | None
+    bits: float
     expected: str
     probability: float
 
+    @property
+    def details(self) -> str:
+        """What the colors show, in words: `9.3 bits; expected ' plt' (62 %)`."""
+        return f"{self.bits:.1f} bits; expected {self.expected!r} ({100 * self.probability:.0f} %)"
+
 
 @torch.inference_mode()
-def token_surprise(model: PreTrainedModel, tokenizer: Any, text: str, window: int | None = None) -> list[Token]:
+def token_surprise(model: PreTrainedModel, tokenizer: Any, text: str) -> list[Token]:
     """Return the tokens of a text, each with its surprise in bits: -log2 of its probability after all before it.
 
-    The tokens cover every character once: those that share a character become one, with the sum of their bits. Longer
-    texts than `window` (the model's context, at most 1024 tokens) are read in windows that overlap by half. Raises
-    `ValueError` for an empty text, a window too short, and a tokenizer that is missing or does not suit the model.
+    The tokens cover every character once: those that share a character become one, with the sum of their bits. Texts
+    longer than the model's context, or 1024 tokens, are read in windows that overlap by half. Raises `ValueError` for
+    an empty text and a tokenizer that does not suit the model.
     """
-    ids, offsets = _encode(tokenizer, text)
-    start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    known = model.get_input_embeddings().num_embeddings
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
+    ids, known = encoded["input_ids"], model.get_input_embeddings().num_embeddings
+    if not ids:
+        raise ValueError("there are no tokens: the text is empty, or the tokenizer's folder has no tokenizer files.")
     if max(ids) >= known:
         raise ValueError(
             f"the tokenizer made the id {max(ids)}, but the model knows only {known} tokens: they do not belong "
             "together. Load both from the same folder."
         )
-    context = getattr(model.config, "max_position_embeddings", None) or LONGEST_WINDOW
-    window = min(window or LONGEST_WINDOW, context)
-    if window < 2:
-        raise ValueError(f"a window of {window} tokens predicts nothing; give at least 2.")
-    model.eval()
-    sequence = ids if start_id is None else [start_id, *ids]
-    scores = _scores(model, torch.tensor(sequence, device=model.device), window)
-    scores = ([(None, None, 0.0)] if start_id is None else []) + scores
-    return _cover(tokenizer, text, offsets, scores)
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    scores = _scores(model.eval(), torch.tensor([first, *ids], device=model.device))
+    return _cover(tokenizer, text, encoded["offset_mapping"], scores)
 
 
-def _encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    if tokenizer is None:
-        raise ValueError("there is no tokenizer; load the model's own with tokenization.load_tokenizer(folder).")
-    if not text:
-        raise ValueError("the text is empty; give at least one character.")
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{type(tokenizer).__name__} does not tell where its tokens stand; use a fast tokenizer.")
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
-    if not encoded["input_ids"]:
-        raise ValueError(
-            "the tokenizer turns this text into no tokens. Its folder probably holds a model without tokenizer files."
-        )
-    return encoded["input_ids"], encoded["offset_mapping"]
-
-
-def _scores(model: PreTrainedModel, ids: torch.Tensor, window: int) -> list[tuple[float, int, float]]:
-    """(bits, most likely id, its probability) of every token but the first; ids (T,)."""
+def _scores(model: PreTrainedModel, ids: torch.Tensor) -> list[tuple[float, int, float]]:
+    """Return (bits, most likely id, its probability) of every token but the first; ids (T,)."""
+    window = min(LONGEST_WINDOW, getattr(model.config, "max_position_embeddings", None) or LONGEST_WINDOW)
     last = max(0, len(ids) - window)
     scores, done = [], 1  # the first `done` tokens have their score
     for start in [*range(0, last, window // 2), last]:
@@ -94,51 +77,43 @@ def _scores(model: PreTrainedModel, ids: torch.Tensor, window: int) -> list[tupl
 
 def _cover(tokenizer: Any, text: str, offsets: Sequence[tuple[int, int]], scores: Sequence[tuple]) -> list[Token]:
     """Join tokens that share characters; characters of no token (a trimmed space) go to the next one."""
-    groups: list[list] = []  # [end, scores]
-    for (start, end), score in zip(offsets, scores, strict=True):
+    groups: list[list] = []  # [end, bits, most likely id, its probability]
+    for (start, end), (bits, *guess) in zip(offsets, scores, strict=True):
         if groups and (start < groups[-1][0] or end <= groups[-1][0] or groups[-1][0] == 0):
-            groups[-1] = [max(end, groups[-1][0]), [*groups[-1][1], score]]
+            groups[-1][:2] = max(end, groups[-1][0]), groups[-1][1] + bits
         else:
-            groups.append([end, [score]])
+            groups.append([end, bits, *guess])
     groups[-1][0] = len(text)
-    tokens, begin = [], 0
-    for end, joined in groups:
-        bits = [score[0] for score in joined if score[0] is not None]
-        expected = "" if joined[0][1] is None else tokenizer.decode([joined[0][1]])
-        tokens.append(Token(text[begin:end], begin, end, sum(bits) if bits else None, expected, joined[0][2]))
-        begin = end
-    return tokens
+    starts = [0, *(group[0] for group in groups[:-1])]
+    return [
+        Token(text[start:end], start, end, bits, tokenizer.decode([guess]), probability)
+        for start, (end, bits, guess, probability) in zip(starts, groups, strict=True)
+    ]
 
 
-def surprise_html(tokens: Sequence[Token], label: str = "Code, coloured by how surprising it is to the model") -> str:
+def surprise_html(tokens: Sequence[Token]) -> str:
     """Return the text as HTML: the more surprising, the more orange; above 12 bits underlined; details on hovering.
 
-    Every colour is given together with its text colour, so that dark themes change neither.
+    Every background comes with its text color, so that dark themes change neither.
     """
     steps = [f'<span style="{_style(MOST_BITS * i / 4)}">&nbsp;{MOST_BITS * i / 4:.0f}&nbsp;</span>' for i in range(5)]
-    box = "padding:.6em;background:#ffffff;color:#1a1a1a;border:1px solid #c8c8c8;border-radius:4px"
     legend = f'<figcaption style="font-size:85%;margin:.3em 0">surprise in bits: {"".join(steps)} or more</figcaption>'
+    box = "padding:.6em;background:#ffffff;color:#1a1a1a;border:1px solid #c8c8c8;border-radius:4px"
     code = "".join(
-        f'<span style="{_style(token.bits or 0.0, token.text)}" title="{_escaped(describe(token))}">'
+        f'<span style="{_style(token.bits, token.text)}" title="{_escaped(token.details)}">'
         f"{_escaped(token.text)}</span>"
         for token in tokens
     )
     pre = f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5;margin:0;{box}">{code}</pre>'
-    return f'<figure role="group" aria-label="{_escaped(label)}" style="margin:0">{legend}{pre}</figure>'
-
-
-def describe(token: Token) -> str:
-    """Say in words what the colours show: `9.3 bits; expected ' plt' (62 %)`."""
-    if token.bits is None:
-        return "first token: nothing predicts it"
-    return f"{token.bits:.1f} bits; expected {token.expected!r} ({token.probability:.0%})".replace("%", " %")
+    label = "Code, coloured by how surprising it is to the model"
+    return f'<figure role="group" aria-label="{label}" style="margin:0">{legend}{pre}</figure>'
 
 
 def surprise_text(tokens: Sequence[Token], most: int = 10) -> str:
     """Return the `most` surprising tokens as lines of text, with line numbers, for a terminal."""
     text = "".join(token.text for token in tokens)
-    top = sorted((token for token in tokens if token.bits is not None), key=lambda token: -token.bits)[:most]
-    rows = [f"line {text.count(chr(10), 0, token.start) + 1}: {token.text!r}, {describe(token)}" for token in top]
+    top = sorted(tokens, key=lambda token: -token.bits)[:most]
+    rows = [f"line {text.count(chr(10), 0, token.start) + 1}: {token.text!r}, {token.details}" for token in top]
     return "\n".join(["The most surprising tokens:", *rows])
 
 
@@ -150,7 +125,7 @@ def show_surprise(tokens: Sequence[Token]) -> None:
 def _style(bits: float, text: str = "") -> str:
     part = min(bits / MOST_BITS, 1.0)
     red, green, blue = (round(255 + part * (value - 255)) for value in _ORANGE)
-    # A line end has no width to be seen, so it gets some; the sign for "very surprising" must not be a colour alone.
+    # A line end has no width of its own, so it gets some; "very surprising" must not be shown by a color alone.
     line_end = "padding-left:.5em;" if text[:1] in ("\n", "\r") else ""
     mark = "text-decoration:underline;" if part == 1.0 else ""
     return f"{line_end}{mark}background:#{red:02x}{green:02x}{blue:02x};color:#1a1a1a"

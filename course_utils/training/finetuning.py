@@ -1,16 +1,17 @@
 """Fine-tuning a classifier on labelled sentences: one set of functions for the notebook, the script and launchers."""
 
-import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
-from datasets import DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import (
@@ -26,6 +27,7 @@ from transformers import (
 from course_utils.data.paraphrases import HIDDEN, load_pairs, text_columns
 from course_utils.environment import choose_device, choose_precision
 from course_utils.evaluation.metrics import pair_metric
+from course_utils.profiles import check_settings, setting
 from course_utils.training.optimization import get_grouped_params
 from course_utils.training.tracking import dropped_messages
 
@@ -34,176 +36,134 @@ EXCHANGED = "exchanged"  # marks the splits whose sentences stand in the other o
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Settings of one fine-tuning; raises `ValueError` for a value that is not allowed.
+    """Settings of one fine-tuning; raises `ValueError` for a value that is not allowed."""
 
-    A share `warmup` of the steps raises the learning rate; then it falls linearly to 0.
-    """
-
-    epochs: int = 3
-    learning_rate: float = 5e-5
-    batch_size: int = 8
-    seed: int = 1
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    head_factor: float = 10.0  # the fresh head learns this much faster than the pretrained layers
-    dropout: float = 0.1  # share of values set to 0 while training
-    both_orders: bool = True  # train and answer in both orders: whether texts agree does not depend on the order
-    max_pairs: int = 0  # most training pairs; 0 takes all
+    epochs: int = setting(3, "epochs", "Passes over the training rows.", least=1)
+    learning_rate: float = setting(5e-5, "-", "Peak learning rate; it falls linearly to 0.", above=0)
+    batch_size: int = setting(8, "rows", "Rows per process and step.", least=1)
+    seed: int = setting(1, "-", "Seed of everything that is random.", least=0)
+    warmup: float = setting(0.1, "share", "Share of the steps in which the learning rate rises.", least=0, below=1)
+    weight_decay: float = setting(0.01, "-", "Decay of the weight matrices.", least=0)
+    head_factor: float = setting(10.0, "-", "How much faster the fresh head learns than the encoder.", above=0)
+    dropout: float = setting(0.1, "share", "Share of values set to 0 in training.", least=0, below=1)
+    max_pairs: int = setting(0, "rows", "Most training rows, before they are doubled; 0 takes all.", least=0)
 
     def __post_init__(self) -> None:
         """Refuse impossible values early."""
-        lowest = {"epochs": 1, "batch_size": 1}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            whole = isinstance(f.default, int)
-            if not isinstance(value, int if whole else int | float) or not math.isfinite(value):
-                kind = "whole" if whole else "finite"
-                raise ValueError(f"{f.name} = {value!r} is not allowed; it must be a {kind} number.")
-            if f.name in ("learning_rate", "head_factor"):
-                if not value > 0:
-                    raise ValueError(f"{f.name} = {value!r} is not allowed; it must be greater than 0.")
-            elif value < lowest.get(f.name, 0):
-                raise ValueError(f"{f.name} = {value!r} is not allowed; it must be at least {lowest.get(f.name, 0)}.")
-        for name in ("warmup", "dropout"):
-            if getattr(self, name) >= 1:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not allowed; it is a share, below 1.")
-
-    def with_seed(self, seed: int) -> "FinetuneConfig":
-        """Return the same settings with another seed."""
-        return replace(self, seed=seed)
+        check_settings(self)
 
 
 @dataclass
-class Result:
-    """What a fine-tuning gave: metrics of each split at the end, of validation after each epoch, and the answers.
-
-    `predictions` and `probabilities` (of label 1) are those of the validation split, in the order of its rows.
-    """
+class FinetuneResult:
+    """Metrics of each split, those of validation after each epoch, and the answers to the validation rows."""
 
     metrics: dict[str, dict[str, float] | None]
     curve: list[dict[str, float]]
     predictions: list[int]
-    probabilities: list[float]
+    probabilities: list[float]  # of label 1
     seconds: float
     processes: int
-    model: PreTrainedModel | None = field(default=None, repr=False)
+    model: PreTrainedModel = field(repr=False)
 
 
 def load_classifier(location: str, dropout: float | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load an encoder with a fresh head for two labels; its warning that the head is fresh is dropped.
+    """Load an encoder with a fresh head for two labels, and its tokenizer, limited to what the encoder can read.
 
-    `dropout` replaces the encoder's own, where its configuration has BERT's names for it. A head of another size is
-    replaced, too. Raises `ValueError` for a folder without tokenizer files, which would encode everything to nothing,
-    and for one that lacks weights of the encoder itself.
+    `dropout` replaces the encoder's own, where its configuration has BERT's names for it. Raises `ValueError` for a
+    tokenizer that encodes everything to nothing or cannot pad, and for weights that leave a part of the encoder random.
     """
     tokenizer = AutoTokenizer.from_pretrained(location)
     if set(tokenizer("The town council met.")["input_ids"]) <= set(tokenizer.all_special_ids):
         raise ValueError(f"{location} holds no usable tokenizer; save one with tokenizer.save_pretrained(folder).")
-    with dropped_messages("transformers.modeling_utils", "classifier"):
-        config = AutoConfig.from_pretrained(location, num_labels=2)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if dropout is not None and hasattr(config, name):
-                setattr(config, name, dropout)
+    config = AutoConfig.from_pretrained(location, num_labels=2)
+    if tokenizer.pad_token_id is None or config.pad_token_id is None:
+        raise ValueError(f"{location} has no padding token, which batches need; choose another encoder, such as BERT.")
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if dropout is not None and hasattr(config, name):
+            setattr(config, name, dropout)
+    with dropped_messages("transformers.modeling_utils", "classifier"):  # the head is meant to be fresh
         model, found = AutoModelForSequenceClassification.from_pretrained(
             location, config=config, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    _check_encoder(location, model, found)
-    tokenizer.model_max_length = min(
-        tokenizer.model_max_length, getattr(config, "max_position_embeddings", tokenizer.model_max_length)
-    )
+    names = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+    lost = [name for name in names if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name]
+    if lost:
+        raise ValueError(f"{location} lacks {len(lost)} of the encoder's weights, or has other shapes: {min(lost)} …")
+    tokenizer.model_max_length = min(tokenizer.model_max_length, _positions(model), 512)
     return model, tokenizer
 
 
-def _check_encoder(location: str, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
-    """Refuse weights that left a part of the encoder random; the head is new, and the layer under it may be."""
-    names = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
-    lost = sorted(n for n in names if n.startswith(f"{model.base_model_prefix}.") and "pooler" not in n)
-    if lost:
-        raise ValueError(
-            f"{location} does not have {len(lost)} of the encoder's weights, or in another shape, such as {lost[0]}. "
-            "Are its names those that save_pretrained gives, and is config.json the one of these weights?"
-        )
+def _positions(model: PreTrainedModel) -> int:
+    """Return how many tokens the model can read; RoBERTa and its kin leave out positions up to their padding id."""
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    unused = [table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None]
+    return (getattr(model.config, "max_position_embeddings", None) or sys.maxsize) - max(unused, default=0)
 
 
 def training_pairs(location: str, config: FinetuneConfig) -> DatasetDict:
-    """Load the labelled set as the settings want it trained on: at most `max_pairs`, in both orders."""
+    """Load a labelled set as it is trained on: at most `max_pairs` training rows, and pairs in both orders.
+
+    Whether two texts agree does not depend on their order. So each training pair comes with its sentences exchanged,
+    too, and the held-out pairs come again as splits like `validation exchanged`. Single sentences stay as they are.
+    Raises `ValueError` if the training rows have only one label, since nothing could be learned from them.
+    """
     pairs = load_pairs(location)
     if config.max_pairs:
-        pairs["train"] = pairs["train"].select(range(min(config.max_pairs, len(pairs["train"]))))
-    return in_both_orders(pairs) if config.both_orders else pairs
-
-
-def in_both_orders(pairs: DatasetDict) -> DatasetDict:
-    """Add each training pair with its sentences exchanged, and the held-out pairs as splits of their own.
-
-    These splits are named like `validation exchanged`. Single sentences stay as they are.
-    """
+        pairs["train"] = _stratified(pairs["train"], config.max_pairs, config.seed)
+    labels = set(pairs["train"]["label"])
+    if len(labels) < 2:
+        raise ValueError(f"all training rows of {location} have the label {labels.pop()}; take more rows, or others.")
     columns = text_columns(pairs["train"].column_names)
     if len(columns) == 1:
         return pairs
     first, second = columns
     exchanged = pairs.map(lambda row: {first: row[second], second: row[first]})
-    both = {"train": concatenate_datasets([pairs["train"], exchanged.pop("train")])}
-    return DatasetDict({**pairs, **both, **{f"{split} {EXCHANGED}": rows for split, rows in exchanged.items()}})
+    pairs["train"] = concatenate_datasets([pairs["train"], exchanged.pop("train")])
+    return DatasetDict({**pairs, **{f"{split} {EXCHANGED}": rows for split, rows in exchanged.items()}})
+
+
+def _stratified(rows: Dataset, count: int, seed: int) -> Dataset:
+    """Return at most `count` rows, drawn by `seed`, in which the labels have the shares that they have in all rows."""
+    labels = pd.Series(rows["label"][:]).sample(frac=1, random_state=seed)
+    groups = labels.groupby(labels)
+    place = groups.cumcount() / groups.transform("size")  # of a row within its label, from 0 to 1
+    return rows.select(sorted(place.nsmallest(count).index))
 
 
 def tokenize_function(
-    example: Mapping[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
-    columns: Sequence[str] = ("sentence1", "sentence2"),
-    max_length: int | None = None,
+    example: Mapping[str, Any], tokenizer: Any, columns: Sequence[str] = ("sentence1", "sentence2"), cut: bool = False
 ) -> Mapping[str, list]:
-    """Encode the sentences of one example, or of a batch, without padding; cut at `max_length` if one is given."""
-    return tokenizer(
-        *(example[column] for column in columns),
-        truncation=max_length is not None,
-        max_length=max_length,
-        verbose=False,  # what is too long is counted, and said once
-    )
+    """Encode the sentences of one example, or of a batch, without padding; `cut` what is too long for the model."""
+    return tokenizer(*(example[column] for column in columns), truncation=cut, verbose=False)
 
 
-def tokenize_pairs(
-    pairs: DatasetDict, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None] = print
-) -> DatasetDict:
+def tokenize_pairs(pairs: DatasetDict, tokenizer: Any, say: Callable[[str], None] = print) -> DatasetDict:
     """Encode sentences without padding, drop the text, rename label to labels: ready for a data loader.
 
-    A pair longer than the tokenizer's limit is cut, and `say` tells how many were.
+    Rows longer than the tokenizer's limit are cut, and `say` reports how many were.
     """
-    columns = text_columns(pairs["train"].column_names)
-    limit = min(tokenizer.model_max_length, 512)
-    options = {"tokenizer": tokenizer, "columns": columns}
+    options = {"tokenizer": tokenizer, "columns": text_columns(pairs["train"].column_names)}
     encoded = pairs.map(tokenize_function, batched=True, fn_kwargs=options)
-    long = sum(len(ids) > limit for split in encoded.values() for ids in split["input_ids"])
-    if long:
-        rows = sum(map(len, encoded.values()))
-        say(f"{long} of {rows} rows are longer than the model's limit of {limit} tokens and are cut.")
-        encoded = pairs.map(tokenize_function, batched=True, fn_kwargs=options | {"max_length": limit})
-    kept = {*tokenizer.model_input_names, "label"}
-    encoded = encoded.remove_columns([name for name in encoded["train"].column_names if name not in kept])
+    limit, lengths = tokenizer.model_max_length, [len(ids) for rows in encoded.values() for ids in rows["input_ids"]]
+    if max(lengths) > limit:
+        long = sum(length > limit for length in lengths)
+        say(f"{long} of {len(lengths)} rows are longer than the model's limit of {limit} tokens and are cut.")
+        encoded = pairs.map(tokenize_function, batched=True, fn_kwargs=options | {"cut": True})
+    encoded = encoded.select_columns([*tokenizer.model_input_names, "label"])
     return encoded.rename_column("label", "labels").with_format("torch")
 
 
-def make_loaders(
-    encoded: DatasetDict, tokenizer: PreTrainedTokenizerBase, config: FinetuneConfig
-) -> dict[str, DataLoader]:
+def make_loaders(encoded: DatasetDict, tokenizer: Any, config: FinetuneConfig) -> dict[str, DataLoader]:
     """Make a loader for each split; a batch is padded to its own longest row, the training rows are shuffled."""
-    collate = DataCollatorWithPadding(tokenizer)
     loaders = {}
     for split, rows in encoded.items():
-        training = split == "train"
-        loaders[split] = DataLoader(
-            rows,
-            batch_size=config.batch_size if training else 32,
-            shuffle=training,
-            collate_fn=collate,
-            generator=torch.Generator().manual_seed(config.seed),
-        )
+        options = {"batch_size": config.batch_size, "shuffle": True} if split == "train" else {"batch_size": 32}
+        generator = torch.Generator().manual_seed(config.seed)
+        loaders[split] = DataLoader(rows, collate_fn=DataCollatorWithPadding(tokenizer), generator=generator, **options)
     return loaders
 
 
-def make_optimizer(
-    model: PreTrainedModel, config: FinetuneConfig, steps: int, fused: bool = True
-) -> tuple[torch.optim.Optimizer, Any]:
+def make_optimizer(model: PreTrainedModel, config: FinetuneConfig, steps: int, fused: bool = True) -> tuple[Any, Any]:
     """Make AdamW and a learning rate that rises over the warm-up and falls linearly to 0 at `steps`.
 
     `fused` is fastest, but hides from Accelerate which steps the gradient scaler of fp16 skipped.
@@ -211,29 +171,24 @@ def make_optimizer(
     head = {id(p) for name, p in model.named_parameters() if "classifier" in name.partition(".")[0]}
     groups = []
     for group in get_grouped_params(model, config.weight_decay):
-        for fresh in (False, True):
+        for fresh, factor in ((False, 1), (True, config.head_factor)):
             chosen = [p for p in group["params"] if (id(p) in head) == fresh]
-            rate = config.learning_rate * (config.head_factor if fresh else 1)
-            groups.append(group | {"params": chosen, "lr": rate})
+            groups.append(group | {"params": chosen, "lr": config.learning_rate * factor})
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
     return optimizer, get_scheduler("linear", optimizer, int(config.warmup * steps), steps)
 
 
-def _held_out(loaders: Mapping[str, Any], split: str, accelerator: Accelerator) -> tuple[Any, ...]:
-    return loaders[split], accelerator, loaders.get(f"{split} {EXCHANGED}")
-
-
 @torch.no_grad()
 def classify(
-    model: torch.nn.Module, loader: DataLoader, accelerator: Accelerator, exchanged: DataLoader | None = None
+    model: torch.nn.Module, loaders: Mapping[str, DataLoader], split: str, accelerator: Accelerator
 ) -> tuple[dict[str, float] | None, list[int], list[float]]:
-    """Return metrics, predictions and probabilities of label 1, each row once, on every process.
+    """Return metrics, predictions and probabilities of label 1 of a split, each row once, on every process.
 
-    With `exchanged`, the same rows with their sentences in the other order, the answer is the mean of both
-    probabilities. The metrics are None where the labels are hidden.
+    Pairs that are there in both orders get the mean of both probabilities. Hidden labels give no metrics (None).
     """
     model.eval()
-    probability, labels = _probabilities(model, loader, accelerator)
+    probability, labels = _probabilities(model, loaders[split], accelerator)
+    exchanged = loaders.get(f"{split} {EXCHANGED}")
     if exchanged is not None:
         probability = (probability + _probabilities(model, exchanged, accelerator)[0]) / 2
     predictions = (probability > 0.5).long().tolist()
@@ -243,9 +198,7 @@ def classify(
     return metrics, predictions, probability.tolist()
 
 
-def _probabilities(
-    model: torch.nn.Module, loader: DataLoader, accelerator: Accelerator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _probabilities(model: Any, loader: DataLoader, accelerator: Accelerator) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the probability of label 1, and the label, of every row of all processes, each once; (N,) both."""
     found = []
     for batch in loader:
@@ -256,24 +209,13 @@ def _probabilities(
     return probability, labels
 
 
-def finetune(pairs_location: str, encoder_location: str, config: FinetuneConfig, show_progress: bool = True) -> Result:
-    """Fine-tune the encoder on the pairs, on as many processes as were launched, and measure it.
-
-    Batch size is per process. Raises `ValueError` for data that cannot be trained on.
-    """
-    device = choose_device()
-    precision = choose_precision(device)
-    if device.type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        torch.set_num_threads(1)  # a process that a notebook forked cannot use the notebook's threads
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=precision.mixed_precision,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed),
-    )
+def finetune(pairs: str, encoder: str, config: FinetuneConfig, show_progress: bool = True) -> FinetuneResult:
+    """Fine-tune the encoder on the pairs, on as many processes as were launched, and measure it."""
+    accelerator = _make_accelerator(config.seed)
     set_seed(config.seed)
-    model, tokenizer = load_classifier(encoder_location, config.dropout)
+    model, tokenizer = load_classifier(encoder, config.dropout)
     with accelerator.main_process_first():
-        encoded = tokenize_pairs(training_pairs(pairs_location, config), tokenizer, accelerator.print)
+        encoded = tokenize_pairs(training_pairs(pairs, config), tokenizer, accelerator.print)
     loaders = make_loaders(encoded, tokenizer, config)
     loaders = dict(zip(loaders, accelerator.prepare(*loaders.values()), strict=True))
     steps = config.epochs * len(loaders["train"])  # of this process: as many as optimizer steps
@@ -292,11 +234,21 @@ def finetune(pairs_location: str, encoder_location: str, config: FinetuneConfig,
                     scheduler.step()  # not prepared: Accelerate would advance it once per process
                 optimizer.zero_grad()
                 bar.update()
-            measured, predictions, probabilities = classify(model, *_held_out(loaders, "validation", accelerator))
+            measured, predictions, probabilities = classify(model, loaders, "validation", accelerator)
             curve.append({"epoch": epoch + 1, "loss": loss.item(), **measured})
     metrics = {"validation": measured}
     if "test" in loaders:
-        metrics["test"] = classify(model, *_held_out(loaders, "test", accelerator))[0]
-    trained = accelerator.unwrap_model(model)
-    seconds = time.perf_counter() - start
-    return Result(metrics, curve, predictions, probabilities, seconds, accelerator.num_processes, trained)
+        metrics["test"] = classify(model, loaders, "test", accelerator)[0]
+    seconds, trained = time.perf_counter() - start, accelerator.unwrap_model(model)
+    return FinetuneResult(metrics, curve, predictions, probabilities, seconds, accelerator.num_processes, trained)
+
+
+def _make_accelerator(seed: int) -> Accelerator:
+    device = choose_device()
+    if device.type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torch.set_num_threads(1)  # a process that a notebook forked cannot use the notebook's threads
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=choose_precision(device).mixed_precision,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed),
+    )

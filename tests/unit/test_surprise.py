@@ -6,6 +6,7 @@ import math
 import random
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from bs4 import BeautifulSoup
@@ -13,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from transformers import AutoTokenizer, GPT2Config, Qwen3Config, Qwen3ForCausalLM
+from tokenizers import processors
+from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
-from course_utils.data.tokenization import load_tokenizer
 from course_utils.evaluation import planted_bugs, surprise
-from course_utils.evaluation.planted_bugs import BugRank, bug_ranks, plant_bugs, ranking_score
+from course_utils.evaluation.planted_bugs import bug_ranks, plant_bugs, ranking_score
 from course_utils.evaluation.surprise import Token, surprise_html, token_surprise
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
@@ -50,57 +51,36 @@ def qwen(session_tokenizer):
     return Qwen3ForCausalLM(config).eval()
 
 
-def total_bits(model, ids):
-    """Bits of all tokens but the first, from the library's own loss."""
-    ids = torch.tensor([ids])
-    with torch.inference_mode():
-        return model(ids, labels=ids).loss.item() * (ids.shape[1] - 1) / math.log(2)
-
-
-@pytest.mark.parametrize("kind", ["model", "qwen"])
-def test_the_bits_are_the_models_own_loss(kind, session_tokenizer, request):
-    model, text = request.getfixturevalue(kind), "for i in range(10):\n    print('é', i)\n"
-    ids = session_tokenizer(text)["input_ids"]
-    tokens = token_surprise(model, session_tokenizer, text)
-    expected = total_bits(model, [session_tokenizer.eos_token_id, *ids])
-    assert sum(token.bits for token in tokens) == pytest.approx(expected, rel=1e-5)
-
-
-def test_expected_is_what_the_model_finds_most_likely(model, session_tokenizer):
-    tokens = token_surprise(model, session_tokenizer, "import os")
-    with torch.inference_mode():
-        logits = model(torch.tensor([[session_tokenizer.eos_token_id]])).logits[0, -1]
-    assert tokens[0].expected == session_tokenizer.decode([logits.argmax().item()])
-    assert tokens[0].probability == pytest.approx(logits.softmax(-1).max().item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("window", [2, 3, 7, 16, 48, None])
-def test_a_long_text_counts_every_token_once_with_at_least_half_a_window_before_it(model, session_tokenizer, window):
-    ids = session_tokenizer(CODE)["input_ids"]
-    sequence, width = [session_tokenizer.eos_token_id, *ids], window or 48
-    assert len(sequence) > width
-    total = 0.0
-    starts = [*range(0, len(sequence) - width, width // 2), len(sequence) - width]
+def bits_of(model, sequence, width):
+    """Return the bits of every token but the first, one forward pass for each, with at least half a window before."""
+    starts = [*range(0, max(1, len(sequence) - width), width // 2), max(0, len(sequence) - width)]
+    bits = []
     for place in range(1, len(sequence)):
         start = next(start for start in starts if start + width > place)
         assert place - start >= width // 2 or start == 0
         with torch.inference_mode():
             logits = model(torch.tensor([sequence[start:place]])).logits[0, -1]
-        total -= logits.log_softmax(-1)[sequence[place]].item() / math.log(2)
-    tokens = token_surprise(model, session_tokenizer, CODE, window)
-    assert sum(token.bits for token in tokens) == pytest.approx(total, rel=1e-4)
+        bits.append(-logits.log_softmax(-1)[sequence[place]].item() / math.log(2))
+    return bits
 
 
-def test_without_an_end_of_text_token_nothing_predicts_the_first_token(model, code_tokenizer):
-    code_tokenizer.bos_token = code_tokenizer.eos_token = None
-    first, *others = token_surprise(model, code_tokenizer, "import numpy as np")
-    assert (first.bits, first.expected, first.probability) == (None, "", 0.0)
-    assert sum(t.bits for t in others) == pytest.approx(
-        total_bits(model, code_tokenizer("import numpy as np")["input_ids"]), rel=1e-5
-    )
-    (only,) = token_surprise(model, code_tokenizer, "import")
-    assert only.bits is None
-    assert "nothing predicts it" in surprise_html([only])
+@pytest.mark.parametrize(("kind", "width"), [("model", 2), ("model", 7), ("model", 16), ("model", 48), ("qwen", 48)])
+def test_the_bits_are_those_of_a_token_by_token_oracle(kind, width, session_tokenizer, request, monkeypatch):
+    model = request.getfixturevalue(kind)
+    monkeypatch.setattr(surprise, "LONGEST_WINDOW", width)
+    sequence = [session_tokenizer.eos_token_id, *session_tokenizer(CODE)["input_ids"]]
+    assert len(sequence) > width
+    expected = iter(bits_of(model, sequence, width))
+    tokens = token_surprise(model, session_tokenizer, CODE)
+    for token in tokens:
+        parts = 1 if token.text.isascii() else len(session_tokenizer(token.text)["input_ids"])
+        assert token.bits == pytest.approx(sum(next(expected) for _ in range(parts)), rel=1e-3), token
+    assert next(expected, None) is None
+    assert any(not token.text.isascii() for token in tokens)
+    with torch.inference_mode():
+        logits = model(torch.tensor([sequence[:1]])).logits[0, -1]
+    assert tokens[0].expected == session_tokenizer.decode([logits.argmax().item()])
+    assert tokens[0].probability == pytest.approx(logits.softmax(-1).max().item(), rel=1e-5)
 
 
 def assert_covers(tokens, text):
@@ -113,48 +93,20 @@ def assert_covers(tokens, text):
 @settings(max_examples=40)
 @given(text=st.text(st.sampled_from("aé中🐍👩‍💻 \n\t\r\0<&'\"x=̈"), min_size=1, max_size=40))
 def test_every_character_is_covered_once(model, session_tokenizer, text):
-    tokens = token_surprise(model, session_tokenizer, text)
-    assert_covers(tokens, text)
-    ids = session_tokenizer(text)["input_ids"]
-    assert len(tokens) <= len(ids)
+    assert_covers(token_surprise(model, session_tokenizer, text), text)
 
 
-def test_the_tokens_of_one_character_become_one(model, session_tokenizer):
-    tokens = token_surprise(model, session_tokenizer, "x🐍")
-    ids = session_tokenizer("🐍")["input_ids"]
-    assert len(ids) > 1
-    assert [token.text for token in tokens] == ["x", "🐍"]
-    together = [session_tokenizer.eos_token_id, *session_tokenizer("x")["input_ids"], *ids]
-    assert sum(token.bits for token in tokens) == pytest.approx(total_bits(model, together), rel=1e-5)
-
-
-def test_a_space_that_offsets_leave_out_goes_to_the_next_token(model, code_tokenizer):
-    from tokenizers import processors
-
+def test_trimmed_spaces_and_control_tokens_are_text(model, code_tokenizer):
+    assert len(token_surprise(model, code_tokenizer, "<|endoftext|>")) > 1
     code_tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-    text = "  x =  1"
-    assert_covers(token_surprise(model, code_tokenizer, text), text)
+    assert_covers(token_surprise(model, code_tokenizer, "  x =  1"), "  x =  1")
 
 
-def test_a_control_token_in_the_text_is_text(model, session_tokenizer):
-    tokens = token_surprise(model, session_tokenizer, "<|endoftext|>")
-    assert len(tokens) > 1
-
-
-def test_a_model_without_its_tokenizer_is_refused(model, session_tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="there is no tokenizer"):
-        token_surprise(model, None, "x")
-    with pytest.raises(ValueError, match="text is empty"):
+def test_no_text_and_another_models_tokenizer_are_refused(model, session_tokenizer):
+    with pytest.raises(ValueError, match="there are no tokens"):
         token_surprise(model, session_tokenizer, "")
-    with pytest.raises(ValueError, match="at least 2"):
-        token_surprise(model, session_tokenizer, "x", window=1)
-    with pytest.raises(ValueError, match="tokenizer"):
-        load_tokenizer(tmp_path)
-    GPT2Config().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="no tokens"):
-        token_surprise(model, AutoTokenizer.from_pretrained(tmp_path), "x")
-    small = GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=1))
-    with pytest.raises(ValueError, match="knows only 10 tokens"):
+    small = GPT2LMHeadModel(type(model.config)(vocab_size=10, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(ValueError, match=r"made the id \d+, but the model knows only 10 tokens"):
         token_surprise(small, session_tokenizer, "import")
 
 
@@ -167,27 +119,18 @@ def token(text, bits, start=0, expected=" plt", probability=0.62):
 
 @pytest.mark.parametrize(
     "text",
-    [
-        CODE,
-        "\n\n x",
-        "\tif a < b:\r\n\tpass\r\n",
-        "<script>alert(1)</script>",
-        "</pre></span>\"'><img src=x onerror=y>",
-    ],
+    ["\n\n x", "\tif a < b:\r\n\tpass\r\n", "<script>alert(1)</script>", "</pre></span>\"'><img src=x onerror=y>"],
 )
 def test_the_text_of_the_page_is_the_source_and_nothing_of_it_is_markup(model, session_tokenizer, text):
-    tokens = token_surprise(model, session_tokenizer, text)
-    page = BeautifulSoup(surprise_html(tokens, label='a "label" & more'), "html.parser")
-    assert page.pre.get_text() == text
+    whole = token("<img src=x>&lt;", 9.32, expected='"><b>\n')  # markup within one token
+    tokens = [*token_surprise(model, session_tokenizer, text), whole]
+    page = BeautifulSoup(surprise_html(tokens), "html.parser")
+    assert page.pre.get_text() == text + whole.text
     assert {tag.name for tag in page.find_all(True)} == {"figure", "figcaption", "pre", "span"}
-    assert page.figure["aria-label"] == 'a "label" & more'
-    assert [span["title"] for span in page.pre.find_all("span")] == [surprise.describe(t) for t in tokens]
-
-
-def test_details_are_told_in_words():
-    assert surprise.describe(token("x", 9.32)) == "9.3 bits; expected ' plt' (62 %)"
-    html = surprise_html([token("x", 9.32, expected='"<b>\n')])
-    assert BeautifulSoup(html, "html.parser").pre.span["title"] == "9.3 bits; expected '\"<b>\\n' (62 %)"
+    assert page.figure["aria-label"]
+    titles = [span["title"] for span in page.pre.find_all("span")]
+    assert titles == [token.details for token in tokens]
+    assert titles[-1] == "9.3 bits; expected '\"><b>\\n' (62 %)"
 
 
 def luminance(colour):
@@ -212,23 +155,19 @@ def test_colours_grow_darker_with_the_bits_and_the_text_stays_readable():
     assert [("text-decoration" in style) for style in styles] == [False] * 4 + [True] * 2
 
 
-def test_a_terminal_gets_the_most_surprising_tokens_with_their_lines():
+def test_a_notebook_gets_the_page_and_a_terminal_the_most_surprising_lines():
     tokens = [token("a\n", 1.0), token("b\n", 9.32, start=2), token("c", 5.0, start=4)]
-    lines = surprise.surprise_text(tokens, most=2).splitlines()
-    assert lines[1:] == [
-        "line 2: 'b\\n', 9.3 bits; expected ' plt' (62 %)",
-        "line 3: 'c', 5.0 bits; expected ' plt' (62 %)",
+    lines = [
+        f"line {n}: {text!r}, {bits} bits; expected ' plt' (62 %)" for n, text, bits in ((2, "b\n", 9.3), (3, "c", 5.0))
     ]
-
-
-def test_a_notebook_gets_both():
+    assert surprise.surprise_text(tokens, most=2).splitlines()[1:] == lines
     InteractiveShell.instance()
     with capture_output() as captured:
-        surprise.show_surprise([token("x", 9.32)])
+        surprise.show_surprise(tokens)
     InteractiveShell.clear_instance()
     (output,) = captured.outputs
-    assert output.data["text/html"].startswith("<figure")
-    assert "9.3 bits" in output.data["text/plain"]
+    assert output.data["text/html"] == surprise_html(tokens)
+    assert output.data["text/plain"] == surprise.surprise_text(tokens)
 
 
 # Planted bugs.
@@ -243,31 +182,22 @@ def changes(source, kind):
 
 
 def test_planted_bugs_parse_and_differ_in_exactly_their_span():
-    bugs = everything(CODE)
-    assert {bug.kind for bug in bugs} == set(planted_bugs.KINDS)
-    for bug in bugs:
-        assert bug.original_source == CODE
-        assert bug.source != CODE
-        assert bug.source[: bug.start] == CODE[: bug.start]
-        assert bug.source[bug.end :] == CODE[bug.start + len(bug.original) :]
-        assert ast.dump(ast.parse(bug.source)) != ast.dump(ast.parse(CODE))
-
-
-def test_real_files_take_bugs_of_every_kind():
     import sklearn.linear_model as package
 
-    for path in sorted(Path(package.__file__).parent.glob("_*.py"))[1:6]:
-        source = path.read_text(encoding="utf-8")
-        bugs = plant_bugs(source, seed=3, per_kind=2)
-        assert len(bugs) == 6
-        assert all(bug.original_source == source for bug in bugs)
-        assert all(ast.parse(bug.source) for bug in bugs)
+    sources = [path.read_text(encoding="utf-8") for path in sorted(Path(package.__file__).parent.glob("_*.py"))[1:5]]
+    for source, bugs in [
+        (CODE, everything(CODE)),
+        *((source, plant_bugs(source, 3, per_kind=2)) for source in sources),
+    ]:
+        assert {bug.kind for bug in bugs} == set(planted_bugs.KINDS)
+        for bug in bugs:
+            assert bug.original_source == source != bug.source
+            assert ast.dump(ast.parse(bug.source)) != ast.dump(ast.parse(source))
 
 
 def test_the_seed_decides():
     assert plant_bugs(CODE, 1) == plant_bugs(CODE, 1)
     assert len({plant_bugs(CODE, seed)[0].source for seed in range(10)}) > 1
-    assert [bug.kind for bug in plant_bugs(CODE, 1, kinds=["wrong operator"])] == ["wrong operator"]
 
 
 @pytest.mark.parametrize(
@@ -305,21 +235,13 @@ def test_line_ends_and_wide_characters_do_not_shift_the_places(end):
     assert changes(source, "wrong operator") == {("+", "-")}
 
 
-def test_what_is_no_python_or_no_kind_is_refused():
-    with pytest.raises(ValueError, match="no Python file that parses"):
-        plant_bugs("def f(:", 1)
-    with pytest.raises(ValueError, match=r"unknown kinds \['typo'\]"):
-        plant_bugs("x = 1", 1, kinds=["typo"])
-    assert plant_bugs("", 1) == []
-
-
 # Ranks.
 
 
 def test_ranks_are_those_of_brute_force(model, session_tokenizer):
     bugs = plant_bugs(CODE, 5, per_kind=2)
-    ranks = bug_ranks(model, session_tokenizer, bugs)
-    for bug, rank in zip(bugs, ranks, strict=True):
+    before = token_surprise(model, session_tokenizer, CODE)
+    for bug, rank in zip(bugs, bug_ranks(model, session_tokenizer, bugs).itertuples(), strict=True):
         tokens = token_surprise(model, session_tokenizer, bug.source)
         touching = [t for t in tokens if set(range(t.start, t.end)) & set(range(bug.start, bug.end))]
         others = [t.bits for t in tokens if t not in touching]
@@ -327,7 +249,6 @@ def test_ranks_are_those_of_brute_force(model, session_tokenizer):
         above = [1.0 if bits > worst else 0.5 if bits == worst else 0.0 for bits in others]
         assert rank.share == pytest.approx(sum(above) / len(above))
         assert (rank.kind, rank.bits, rank.tokens, rank.others) == (bug.kind, worst, len(touching), len(others))
-        before = token_surprise(model, session_tokenizer, CODE)
         end = bug.start + len(bug.original)
         assert rank.original_bits == max(t.bits for t in before if t.end > bug.start and t.start < end)
 
@@ -336,29 +257,24 @@ def test_ties_are_averaged(model, session_tokenizer):
     flat = copy.deepcopy(model)
     torch.nn.init.zeros_(flat.lm_head.weight)  # every token is as likely as any other
     ranks = bug_ranks(flat, session_tokenizer, plant_bugs("a = 1\nb = 2\nc = a + b\n", 1))
-    assert [rank.share for rank in ranks] == [0.5] * len(ranks)
-    assert ranking_score(ranks)["more surprising than the original"]["model"] == 0.5
+    assert (ranks["share"] == 0.5).all()
+    assert ranking_score(ranks).loc["more surprising than the original", "model"] == 0.5
 
 
 def test_chance_is_what_random_surprises_give():
-    draw, ranks = random.Random(0), []
+    draw, rows = random.Random(0), []
     for _ in range(4000):
-        inside, others = draw.choice([(1, 60), (3, 40), (8, 200)])
-        worst = max(draw.random() for _ in range(inside))
+        tokens, others = draw.choice([(1, 60), (3, 40), (8, 200)])
+        worst = max(draw.random() for _ in range(tokens))
         share = sum(draw.random() > worst for _ in range(others)) / others
-        ranks.append(BugRank("any", share, inside, others, worst, draw.random()))
-    for measure, value in ranking_score(ranks).items():
-        if measure != "bits added" and "original" not in measure:
-            assert value["model"] == pytest.approx(value["chance"], abs=0.02), measure
+        rows.append((tokens, others, share, worst, draw.random()))
+    score = ranking_score(pd.DataFrame(rows, columns=["tokens", "others", "share", "bits", "original_bits"]))
+    for measure in ("in the top 1%", "in the top 5%", "in the top 10%", "ROC area"):
+        assert score.loc[measure, "model"] == pytest.approx(score.loc[measure, "chance"], abs=0.02), measure
 
 
 def test_the_score_of_known_ranks():
-    ranks = [BugRank("any", share, 1, 99, 5.0, bits) for share, bits in ((0.0, 1), (0.04, 5), (0.5, 6), (0.06, 4))]
-    score = ranking_score(ranks)
-    assert [score[f"in the top {n}%"]["model"] for n in (1, 5, 10)] == [0.25, 0.5, 0.75]
-    assert score["in the top 5%"]["chance"] == pytest.approx(0.05)
-    assert score["ROC area"] == {"model": pytest.approx(0.85), "chance": 0.5}
-    assert score["bits added"]["model"] == pytest.approx(1.0)
-    assert score["more surprising than the original"]["model"] == pytest.approx(0.625)
-    with pytest.raises(ValueError, match="no bugs to rank"):
-        ranking_score([])
+    known = {"share": [0.0, 0.04, 0.5, 0.06], "original_bits": [1, 5, 6, 4], "bits": 5.0, "tokens": 1, "others": 99}
+    score = ranking_score(pd.DataFrame(known))
+    assert score["model"].tolist() == pytest.approx([0.25, 0.5, 0.75, 0.85, 1.0, 0.625])
+    assert score["chance"].tolist() == pytest.approx([0.01, 0.05, 0.1, 0.5, 0.0, 0.5])
