@@ -111,6 +111,7 @@ WRONG = [
     ("01.clean", lambda text: verdict(len(re.findall(r"\w", text)) >= 0.25 * len(text)), r"enough_letters\('_"),
     ("01.clean", lambda text: verdict(letters(text) >= 0.25 * len(text))[::-1], "order is not"),
     ("02.characters_per_token", lambda f, texts: sum(len(f(t)) for t in texts) / sum(map(len, texts)), "where  "),
+    ("02.characters_per_token", lambda f, texts: sum(len(t) / len(f(t)) for t in texts) / len(texts), r"got +2\.0\n"),
     ("02.characters_per_token", lambda f, texts: len("".join(texts).encode()) / sum(len(f(t)) for t in texts), "日"),
     ("02.characters_per_token", lambda f, texts: sum(map(len, texts)) // sum(len(f(t)) for t in texts), r"got +\d+\n"),
     ("02.single_tokens", lambda encode, words: [w for w in words if len(w) == 1], r"where     encode\(' plt'\) = \["),
