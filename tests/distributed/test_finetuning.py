@@ -16,8 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from course_utils import artifacts, finetune
 from course_utils.data.paraphrases import PAIRS, SENTENCES, load_pairs
 from course_utils.evaluation.metrics import pair_metric
-from course_utils.exercise_catalog import all_exercises
-from course_utils.exercises import check
+from course_utils.exercises import all_exercises, check
 from course_utils.models import encoder
 from course_utils.training import finetuning
 from course_utils.training.finetuning import FinetuneConfig

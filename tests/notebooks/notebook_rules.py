@@ -239,7 +239,7 @@ def _says_something(keyword: ast.keyword) -> bool:
 
 
 def _exercises(notebook: NotebookNode, name: str) -> Iterator[str]:
-    from course_utils.exercise_catalog import all_exercises
+    from course_utils.exercises import all_exercises
 
     for function in ("check", "solution"):
         for cell_id, exercise_id in exercise_calls(notebook, function):

@@ -20,7 +20,7 @@ from notebook_rules import (
     strip_notebook,
 )
 
-from course_utils.exercise_catalog import all_exercises
+from course_utils.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

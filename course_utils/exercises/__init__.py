@@ -1,0 +1,121 @@
+"""The "Try it" exercises: check an answer, show a solution, show any function's source.
+
+Each notebook has a module here with its exercises. A check never stops a notebook: it prints what it found.
+"""
+
+import dis
+import inspect
+import re
+import textwrap
+import types
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from IPython.display import Code, display
+
+from . import accelerate, chunking, evaluation, filtering, finetuning, gpt, pretraining, start, tokenizer  # noqa: F401
+from .comparing import Result, behaves_like, general_hint, shown, try_out
+from .exercise import EXERCISES, Exercise
+
+# The hints that an exercise has given since it was last solved; one for each failed try, "" for a try without a hint.
+_given: defaultdict[str, list[str]] = defaultdict(list)
+# What is left of a function whose body is `...`, `pass`, a docstring or `raise NotImplementedError`.
+_STUB = {"RESUME", "NOP", "CACHE", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "LOAD_GLOBAL", "RAISE_VARARGS"}
+
+
+def all_exercises() -> dict[str, Exercise]:
+    """Return every exercise by its id, in the order of the notebooks."""
+    return dict(sorted(EXERCISES.items()))
+
+
+def check(exercise_id: str, answer: Any) -> bool | None:
+    """Compare an answer with the solution and print the result: True if right, False if not, None if not tried.
+
+    Never raises, whatever the answer does, except `ValueError` for an exercise that does not exist.
+    """
+    exercise = _find(exercise_id)
+    try:
+        return _check(exercise, answer)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        print(f"{exercise.id}: this could not be checked; {shown(error)}")
+        return None
+
+
+def solution(exercise_id: str) -> None:
+    """Show an answer that a learner could have written."""
+    show(_find(exercise_id).solution)
+
+
+def show(function: Callable) -> None:
+    """Show the source of a function, highlighted in a notebook, plain in a terminal."""
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(function))).rstrip()
+    source = re.sub(r"(?s)\A@exercise.*?\n(?=def )", "", source)  # the hints of a solution
+    display(Code(data=source, language="python"))
+
+
+def _find(exercise_id: str) -> Exercise:
+    if exercise_id not in EXERCISES:
+        raise ValueError(f"there is no exercise {exercise_id!r}; there are {', '.join(all_exercises())}.")
+    return EXERCISES[exercise_id]
+
+
+def _check(exercise: Exercise, answer: Any) -> bool | None:
+    if answer is None or answer is ... or _is_stub(answer):
+        print(f"{exercise.id}: not tried yet")
+        return None
+    if exercise.examine is not None:
+        findings = exercise.examine(answer)
+        if findings:
+            return _wrong(exercise, "What to look at:", [f"- {finding}" for finding in findings])
+        return _right(exercise, "everything that can be checked is there")
+    if not callable(answer):
+        return _wrong(exercise, f"The answer must be a function; this is {shown(answer)}.", [])
+    results = try_out(answer, exercise.solution, exercise.cases())
+    failures = [result for result in results if not result.right]
+    if not failures:
+        return _right(exercise, f"{len(results)} inputs, all as expected")
+    message = f"{len(failures)} of {len(results)} inputs tried come out differently. For example:"
+    fitting = [exercise.hints[i] for i, mistake in exercise.mistakes.items() if behaves_like(mistake, results)]
+    return _wrong(exercise, message, _lines(exercise, answer, failures[0]), *fitting, general_hint(failures))
+
+
+def _lines(exercise: Exercise, answer: Any, result: Result) -> list[str]:
+    has_name = isinstance(answer, types.FunctionType) and answer.__name__.isidentifier()  # a lambda has none
+    name = answer.__name__ if has_name else exercise.solution.__name__
+    lines = [f"{name}({', '.join(map(shown, result.arguments))})"]
+    if exercise.describe is not None:
+        lines.append(f"  where     {exercise.describe(*result.arguments)}")
+    lines += [f"  got       {shown(result.got)}{result.note}", f"  expected  {shown(result.expected)}"]
+    return [*lines, f"  printed   {shown(result.printed)}"] if result.printed else lines
+
+
+def _is_stub(answer: Any) -> bool:
+    if not isinstance(answer, types.FunctionType):
+        return False
+    operations = {instruction.opname for instruction in dis.get_instructions(answer)}
+    code = answer.__code__
+    nothing = {*code.co_consts} <= {None, ..., answer.__doc__} and {*code.co_names} <= {"NotImplementedError"}
+    return nothing and operations <= _STUB
+
+
+def _right(exercise: Exercise, note: str) -> bool:
+    _given.pop(exercise.id, None)
+    print(f"{exercise.id}: right ({note}).")
+    return True
+
+
+def _wrong(exercise: Exercise, message: str, lines: list[str], *fitting: str) -> bool:
+    """Print what is wrong and a new hint: one that fits the error, or, from the second try, the next one."""
+    print(f"{exercise.id}: not right yet. {message}", *lines, sep="\n  ")
+    given = _given[exercise.id]
+    hints = [*fitting, *(exercise.hints if given else ())]
+    hint = next((hint for hint in hints if hint and hint not in given), "")
+    if hint:
+        print(f"Hint: {hint}")
+    elif given:
+        print(f'No more hints. solution("{exercise.id}") shows one way to write it.')
+    given.append(hint)
+    return False

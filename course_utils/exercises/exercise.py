@@ -1,0 +1,44 @@
+"""What an exercise consists of, and the register of them all."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+RANDOM_CASES = 200
+EXERCISES: dict[str, "Exercise"] = {}
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One "Try it": a function to write, or something open, at which `examine(answer)` looks for faults.
+
+    `solution` is plain Python as a learner would write it, imports included. Functions are compared with it on
+    `examples` (tuples of arguments) and on tiny ones that `random_inputs` makes. `mistakes[i]` is a wrong function;
+    an answer that behaves like it gets `hints[i]`. `describe(*arguments)` adds a line to a failing input.
+    """
+
+    id: str
+    solution: Callable
+    hints: tuple[str, ...]
+    examples: Sequence[tuple[Any, ...]] = ()
+    random_inputs: Callable[[random.Random], tuple[Any, ...]] | None = None
+    mistakes: Mapping[int, Callable] = field(default_factory=dict)
+    describe: Callable[..., str] | None = None
+    examine: Callable[[Any], list[str]] | None = None
+
+    def cases(self) -> list[tuple[Any, ...]]:
+        """Return the examples, then the random inputs from small to large; the same in every process."""
+        rng = random.Random(self.id)
+        made = [self.random_inputs(rng) for _ in range(RANDOM_CASES)]
+        return [*self.examples, *sorted(made, key=lambda case: len(repr(case)))]
+
+
+def exercise(exercise_id: str, *hints: str, **fields: Any) -> Callable[[Callable], Callable]:
+    """Register the decorated function as the solution of an exercise."""
+
+    def register(solution: Callable) -> Callable:
+        EXERCISES[exercise_id] = Exercise(exercise_id, solution, hints, **fields)
+        return solution
+
+    return register
