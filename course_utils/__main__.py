@@ -4,37 +4,46 @@ Every command imports what it needs when it runs, so that `--help` answers at on
 """
 
 import argparse
+import errno
 import os
 import sys
 import time
 from pathlib import Path
 
+from course_utils.profiles import get_profile, make_variables_absolute
+
+# Errors of a disk that is full or cannot be written.
+_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS, errno.EACCES}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return 0, 1 if something failed, 2 for bad input, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    _make_paths_absolute()
     try:
+        make_variables_absolute()
         return options.command(options)
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
     except ValueError as error:
         return _fail(str(error), 2)
-    except OSError as error:  # no network, a full disk, a folder that cannot be written
-        return _fail(str(error), 1)
-
-
-def _make_paths_absolute() -> None:
-    """Let relative folders mean the same here and in the kernels, which start in the notebooks' folder."""
-    for variable in ("COURSE_HOME", "COURSE_CODE_CORPUS"):
-        path = Path(os.environ.get(variable) or "~").expanduser()
-        if variable in os.environ and (variable == "COURSE_HOME" or path.exists()):
-            os.environ[variable] = str(path.resolve())
+    except OSError as error:
+        remedy = ". Free some space there, or set COURSE_HOME to another folder." if error.errno in _DISK else ""
+        return _fail(f"{error}{remedy}", 1)
 
 
 def _fail(message: str, code: int) -> int:
     print(f"course_utils: {message}", file=sys.stderr)
     return code
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; give at least 1, or leave the option out.")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,17 +60,17 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute notebooks in order and write copies and HTML pages")
     run.add_argument("names", nargs="*", metavar="NOTEBOOK", help="numbers or names (default: all)")
     run.add_argument("--profile", help="tiny, laptop or full (default: COURSE_PROFILE, or laptop)")
-    run.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="DIR", help="where they are")
-    run.add_argument("--output", type=Path, default=Path("build"), metavar="DIR", help="where results go")
-    run.add_argument("--timeout", type=int, metavar="SECONDS", help="longest time for one cell (default: none)")
+    run.add_argument("--notebooks", type=_folder, default="notebooks", metavar="DIR", help="where they are")
+    run.add_argument("--output", type=_folder, default="build", metavar="DIR", help="where results go")
+    run.add_argument("--timeout", type=_positive, metavar="SECONDS", help="longest time for one cell (default: none)")
     run.add_argument("--keep-going", action="store_true", help="run the others after a failure")
     run.set_defaults(command=_run)
 
     demo = commands.add_parser("demo", help="a page in the browser: completions, and surprising code marked")
     demo.add_argument("--profile", help="use the model that notebook 04 trained with this profile")
-    demo.add_argument("--model", type=Path, metavar="FOLDER", help="use the model and tokenizer saved here instead")
+    demo.add_argument("--model", type=_folder, metavar="FOLDER", help="use the model and tokenizer saved here instead")
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    demo.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    demo.add_argument("--port", type=_positive, help="port to listen on (default: the first free one from 7860)")
     demo.add_argument("--no-browser", action="store_true", help="do not open the page")
     demo.set_defaults(command=_demo)
     return parser
@@ -71,9 +80,8 @@ def _doctor(options: argparse.Namespace) -> int:
     from course_utils import environment
 
     machine = environment.describe()
-    name = f" ({machine.device_name})" if machine.device_name else ""
     rows = {
-        "device": f"{machine.device}{name}",
+        "device": f"{machine.device} ({machine.device_name})",
         "precision": f"{machine.precision}: {machine.precision_reason}",
         "cores": machine.cores,
         "memory": f"{machine.memory_gb:.1f} GB, {machine.free_memory_gb:.1f} GB free",
@@ -92,8 +100,6 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from course_utils.profiles import get_profile
-
     profiles = [get_profile(name) for name in ([options.profile] if options.profile else ["tiny", "laptop"])]
     from course_utils import artifacts
 
@@ -105,49 +111,29 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from course_utils.profiles import get_profile
-
-    # The kernels inherit it, so that every notebook sees the same profile.
-    os.environ["COURSE_PROFILE"] = get_profile(options.profile).name
-    if options.timeout is not None and options.timeout < 1:
-        raise ValueError(f"--timeout {options.timeout} is not allowed; give at least 1 second, or leave it out.")
+    profile = os.environ["COURSE_PROFILE"] = get_profile(options.profile).name  # the kernels inherit it
     from course_utils import runner
 
     notebooks = runner.select(options.notebooks, options.names)
     start = time.monotonic()
-    outcomes = runner.run(notebooks, options.output, options.timeout, options.keep_going, _line, _live())
+    outcomes = runner.run(notebooks, options.output, options.timeout, options.keep_going)
     for outcome in outcomes:
         if outcome.error:
             print(f"\n{outcome.error}", file=sys.stderr)
-    counts = [sum(outcome.status == status for outcome in outcomes) for status in ("passed", "failed", "not run")]
-    print(f"\n{counts[0]} passed, {counts[1]} failed, {counts[2]} not run in {time.monotonic() - start:.0f} s", end="")
-    print(f" (profile {os.environ['COURSE_PROFILE']}). See {options.output / 'html'}.")
-    return 0 if counts[0] == len(outcomes) else 1
+    statuses = [outcome.status for outcome in outcomes]
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("passed", "failed", "not run"))
+    print(f"\n{counts} in {time.monotonic() - start:.0f} s (profile {profile}). See {options.output / 'html'}.")
+    return int(set(statuses) != {"passed"})
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from course_utils.profiles import get_profile
-
     profile = get_profile(options.profile)
-    if options.port is not None and not 1 <= options.port <= 65_535:
-        raise ValueError(f"--port {options.port} is not allowed; give 1 to 65535, or leave it out.")
     from course_utils import demo
 
     folder = options.model or demo.saved_model(profile)
     name = folder.name if options.model else f"Your model of the profile {profile.name}"
     demo.serve(folder, options.host, options.port, not options.no_browser, name)
     return 0
-
-
-def _line(text: str) -> None:
-    print(text, flush=True)
-
-
-def _live():
-    """Return what rewrites one line on a terminal, and does nothing in a log file."""
-    if not sys.stdout.isatty():
-        return lambda text: None
-    return lambda text: print(f"\r\x1b[K{text}", end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Every decision returns its reason, so that a notebook can print both.
 
 import os
 import platform
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from course_utils.profiles import PROFILES, Profile
 GB = 1e9
 # Seconds of training per second of the bare steps measured below: evaluation, checkpoints, logging.
 _OVERHEAD = 1.15
+_TUTORIAL_SEQUENCES = 16_702_061  # of 128 tokens, in one pass over the tutorials' data
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,6 @@ class Precision:
 
     name: str
     reason: str
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The torch type in which matrix products are computed."""
-        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.name]
 
     @property
     def mixed_precision(self) -> str:
@@ -74,34 +71,31 @@ class Cost:
 
 
 def readable_duration(minutes: float) -> str:
-    """Write a duration in the unit that people would use; a dash for one that is not known."""
-    if minutes != minutes:
-        return "-"
+    """Return a duration in the unit that people would use; a dash for one that is not known."""
     if minutes < 1:
         return "under 1 min"
-    units = (("min", 1, 120), ("hours", 60, 48 * 60), ("days", 24 * 60, float("inf")))
-    unit, size = next((unit, size) for unit, size, limit in units if minutes < limit)
-    return f"{minutes / size:.0f} {unit}"
+    for unit, size, limit in (("min", 1, 120), ("hours", 60, 48 * 60), ("days", 24 * 60, float("inf"))):
+        if minutes < limit:
+            return f"{minutes / size:.0f} {unit}"
+    return "-"
 
 
 def choose_device() -> torch.device:
     """Return the fastest device that torch finds: CUDA, then MPS (Apple), then the processor.
 
-    The processor, too, where Accelerate was told to use it (`accelerate launch --cpu`, ACCELERATE_USE_CPU).
+    Accelerate can be told to use the processor (`accelerate launch --cpu`, ACCELERATE_USE_CPU).
     """
     if parse_flag_from_env("ACCELERATE_USE_CPU"):
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def choose_precision(device: torch.device | None = None) -> Precision:
     """Choose the number format for training on `device`, with the reason.
 
-    fp16 on a processor is silently ignored by the Trainer, so it is never chosen there.
+    The Trainer silently ignores fp16 on a processor, so it is never chosen there.
     """
     device = device or choose_device()
     if device.type == "cuda":
@@ -126,16 +120,18 @@ def describe() -> Machine:
     device = choose_device()
     precision = choose_precision(device)
     memory = psutil.virtual_memory()
+    home = cache.home().absolute()
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
     libraries = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "huggingface_hub")
     return Machine(
         device=device.type,
         device_name=torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "processor",
         precision=precision.name,
         precision_reason=precision.reason,
-        cores=available_cores(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_gb=memory.total / GB,
         free_memory_gb=memory.available / GB,
-        disk_free_gb=cache.free_bytes() / GB,
+        disk_free_gb=shutil.disk_usage(existing).free / GB,
         python=platform.python_version(),
         platform=platform.platform(terse=True),
         colab="google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ,
@@ -143,14 +139,8 @@ def describe() -> Machine:
     )
 
 
-def available_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def profile_costs(machine: Machine | None = None) -> list[Cost]:
+def profile_costs(machine: Machine) -> list[Cost]:
     """Measure a few training steps of every profile here, and extrapolate to the whole training."""
-    machine = machine or describe()
     return [profile_cost(profile, machine) for profile in PROFILES.values()]
 
 
@@ -159,37 +149,36 @@ def profile_cost(profile: Profile, machine: Machine, steps: int = 2) -> Cost:
 
     Memory counts weights, gradients, two AdamW moments and the logits of one batch (three copies in fp32).
     """
-    parameters = _parameters(profile)
+    width = profile.model_width
+    parameters = width * (profile.vocab_size + profile.context_length) + 12 * profile.model_layers * width**2
     logits = 3 * 4 * profile.batch_size * profile.context_length * profile.vocab_size
     memory = 1.0 + (16 * parameters + logits) / GB
     disk = 2 * 12 * parameters / GB + (0.4 if profile.name == "laptop" else 0.1)
     total_steps, note = profile.train_steps, f"{steps} steps measured"
-    if total_steps == -1:  # one pass over the tutorials' 16.7 million sequences of 128 tokens
-        total_steps = 16_702_061 // (profile.batch_size * profile.accumulation_steps)
+    if total_steps == -1:
+        total_steps = _TUTORIAL_SEQUENCES // (profile.batch_size * profile.accumulation_steps)
         note = "one pass over the tutorials' data; " + note
         disk += 12.0
-    if memory > (machine.free_memory_gb if machine.device != "cuda" else _gpu_gb()):
+    if memory > _free_memory_gb(machine):
         return Cost(profile.name, float("nan"), memory, disk, "not measured: too little free memory here")
     seconds = _seconds_per_step(profile, steps) * total_steps * _OVERHEAD
     return Cost(profile.name, seconds / 60, memory, disk, note)
 
 
-def _gpu_gb() -> float:
-    return torch.cuda.mem_get_info()[0] / GB
-
-
-def _parameters(profile: Profile) -> int:
-    width = profile.model_width
-    return width * (profile.vocab_size + profile.context_length) + 12 * profile.model_layers * width**2
+def _free_memory_gb(machine: Machine) -> float:
+    return torch.cuda.mem_get_info()[0] / GB if machine.device == "cuda" else machine.free_memory_gb
 
 
 def _seconds_per_step(profile: Profile, steps: int) -> float:
     """Time forward, backward and update on a few sequences, and scale to all sequences of an optimizer step."""
-    from course_utils.models.causal import build_causal_lm  # slow import, wanted only here
+    from transformers import GPT2Config, GPT2LMHeadModel  # slow import, wanted only here
 
     device = choose_device()
-    precision = choose_precision(device)
-    model = build_causal_lm(profile).to(device)
+    number_format = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision(device).name)
+    sizes = {"vocab_size": profile.vocab_size, "n_positions": profile.context_length, "n_embd": profile.model_width}
+    no_tokens = {"bos_token_id": None, "eos_token_id": None}
+    config = GPT2Config(**sizes, n_layer=profile.model_layers, n_head=profile.model_heads, **no_tokens)
+    model = GPT2LMHeadModel(config).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     # On a processor a large model would take minutes per batch, and its speed hardly depends on the batch.
     sequences = min(profile.batch_size, 2) if device.type == "cpu" and profile.model_width > 512 else profile.batch_size
@@ -197,8 +186,8 @@ def _seconds_per_step(profile: Profile, steps: int) -> float:
     times = []
     for _ in range(steps + 1):
         start = time.perf_counter()
-        with torch.autocast(device.type, precision.dtype, enabled=precision.name != "fp32"):
-            loss = model(ids, labels=ids).loss
+        with torch.autocast(device.type, number_format, enabled=number_format is not None):
+            loss = torch.nn.functional.cross_entropy(model(ids).logits.flatten(0, 1), ids.flatten())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -209,14 +198,9 @@ def _seconds_per_step(profile: Profile, steps: int) -> float:
 
 def check_costs(cost: Cost, machine: Machine) -> None:
     """Raise `MemoryError` or `OSError` with the remedy if `machine` cannot carry a training that costs `cost`."""
-    free = _gpu_gb() if machine.device == "cuda" else machine.free_memory_gb
-    if cost.memory_gb > free:
-        raise MemoryError(
-            f"the profile {cost.profile!r} needs about {cost.memory_gb:.1f} GB of memory, {free:.1f} GB are free. "
-            "Close other programs, choose a smaller profile (COURSE_PROFILE), or set COURSE_BATCH_SIZE lower."
-        )
-    if cost.disk_gb > machine.disk_free_gb:
-        raise OSError(
-            f"the profile {cost.profile!r} needs about {cost.disk_gb:.1f} GB of disk, {machine.disk_free_gb:.1f} GB "
-            "are free. Free some space, or set COURSE_HOME to a folder on another disk."
-        )
+    text = "the profile {!r} needs about {:.1f} GB of {}, {:.1f} GB are free. Free some, {}"
+    remedy = "choose a smaller profile (COURSE_PROFILE), or set COURSE_BATCH_SIZE lower."
+    if cost.memory_gb > (free := _free_memory_gb(machine)):
+        raise MemoryError(text.format(cost.profile, cost.memory_gb, "memory", free, remedy))
+    if cost.disk_gb > (free := machine.disk_free_gb):
+        raise OSError(text.format(cost.profile, cost.disk_gb, "disk", free, "or set COURSE_HOME to another disk."))

@@ -8,42 +8,31 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
 
 def lines(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    *,
-    x: str,
-    y: str,
-    alt: str,
-    band: tuple[Sequence[float], Sequence[float], Sequence[float], str] | None = None,
-    log_x: bool = False,
-    log_y: bool = False,
+    series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, log_x: bool = False, log_y: bool = False
 ) -> None:
-    """Draw named curves, each (x values, y values); `band` is (x, low, high, name), shaded behind them.
-
-    Raises `ValueError` for more curves than there are colours.
-    """
-    _check_count(len(series))
+    """Draw up to seven named curves, each (x values, y values); `band` is (x, low, high, name), shaded behind them."""
     figure, axes = _axes(x, y)
     if band is not None:
-        axes.fill_between(band[0], band[1], band[2], color="0.85", label=band[3])
-    for (name, (xs, ys)), colour, marker in zip(series.items(), COLOURS, MARKERS, strict=False):
-        axes.plot(xs, ys, color=colour, marker=marker, markersize=4, label=name)
+        axes.fill_between(*band[:3], color="0.85", label=band[3])
+    _draw(axes, series)
     axes.set_xscale("log" if log_x else "linear")
     axes.set_yscale("log" if log_y else "linear")
     lowest, highest = axes.get_ylim()
     if log_y and highest < 10 * lowest:  # less than a power of ten: plain numbers read better than powers
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
-    axes.legend(frameon=False)
     _show(figure, alt)
 
 
@@ -55,28 +44,16 @@ def plot_losses(
     *,
     alt: str = "Training and validation loss over epochs, with the tokens seen on a second axis.",
 ) -> None:
-    """Draw training and validation loss over epochs, at their true places, with a second axis for tokens.
-
-    Every pass over the data has as many tokens as the last one, so tokens are epochs times a number. Raises
-    `ValueError` for lists of different lengths, and if no training is in them.
-    """
+    """Draw training and validation loss over epochs, at their true places, with a second axis for tokens."""
     _show(_losses_figure(epochs_seen, tokens_seen, train_losses, val_losses), alt)
 
 
 def _losses_figure(epochs_seen, tokens_seen, train_losses, val_losses) -> Figure:
     epochs_seen = [float(epochs) for epochs in epochs_seen]  # of a tensor, too
-    lengths = [len(values) for values in (epochs_seen, tokens_seen, train_losses, val_losses)]
-    if len(set(lengths)) > 1 or not any(epochs_seen):
-        raise ValueError(
-            f"the lists have {lengths} values; give one of each per evaluation, and at least one after the start."
-        )
-    tokens_per_epoch = tokens_seen[-1] / epochs_seen[-1]
     figure, axes = _axes("epochs", "loss (nats per token)")
-    for name, losses, colour, marker in zip(
-        ("training", "validation"), (train_losses, val_losses), COLOURS, MARKERS, strict=False
-    ):
-        axes.plot(epochs_seen, losses, color=colour, marker=marker, markersize=4, label=name)
-    axes.legend(frameon=False)
+    _draw(axes, {"training": (epochs_seen, train_losses), "validation": (epochs_seen, val_losses)})
+    # Every pass over the data has as many tokens as the last one, so tokens are epochs times a number.
+    tokens_per_epoch = tokens_seen[-1] / epochs_seen[-1]
     above = axes.secondary_xaxis("top", (lambda epochs: epochs * tokens_per_epoch, lambda t: t / tokens_per_epoch))
     above.set_xlabel("tokens seen")
     above.xaxis.set_major_formatter("{x:,.0f}")
@@ -86,20 +63,14 @@ def _losses_figure(epochs_seen, tokens_seen, train_losses, val_losses) -> Figure
 def bars(
     values: Mapping[str, float] | Mapping[str, Mapping[str, float]], *, x: str, y: str, alt: str, form: str = "{:.3g}"
 ) -> None:
-    """Draw one bar per name, or one group of bars per name if the values are mappings; `form` labels the bars.
-
-    Raises `ValueError` if there are no values, or more bars in a group than colours.
-    """
+    """Draw one bar per name, or one group of bars per name if the values are mappings; `form` labels the bars."""
     groups = {k: v if isinstance(v, Mapping) else {"": v} for k, v in values.items()}
-    names = list(next(iter(groups.values()), ()))
-    if not names:
-        raise ValueError("there are no values to draw; give at least one bar.")
-    _check_count(len(names))
+    names = list(next(iter(groups.values())))
     figure, axes = _axes(x, y)
     width = 0.8 / len(names)
-    for i, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
+    for i, name in enumerate(names):
         places = [place + (i - (len(names) - 1) / 2) * width for place in range(len(groups))]
-        drawn = axes.bar(places, [group[name] for group in groups.values()], width, color=colour, label=name)
+        drawn = axes.bar(places, [group[name] for group in groups.values()], width, color=COLOURS[i], label=name)
         axes.bar_label(drawn, fmt=form, fontsize=8, padding=1)
     axes.set_xticks(range(len(groups)), list(groups))
     if len(names) > 1:  # above the bars, which may fill the axes
@@ -118,27 +89,22 @@ def ranking(values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0
     _show(figure, alt)
 
 
-def histogram(values: Sequence[float], *, x: str, y: str, alt: str, bins: int = 40, log_x: bool = False) -> None:
-    """Draw how often values occur; with `log_x` the bins are equally wide on a logarithmic axis."""
-    import numpy as np
-
+def histogram(values: Sequence[float], *, x: str, y: str, alt: str) -> None:
+    """Draw how often positive values occur, with bins that are equally wide on a logarithmic axis."""
     figure, axes = _axes(x, y)
-    if log_x:
-        values = [value for value in values if value > 0]
-        bins = np.geomspace(min(values), max(values) + 1, bins)
-        axes.set_xscale("log")
-    axes.hist(values, bins=bins, color=COLOURS[0])
+    values = [value for value in values if value > 0]
+    axes.hist(values, bins=np.geomspace(min(values), max(values) + 1, 40), color=COLOURS[0])
+    axes.set_xscale("log")
     _show(figure, alt)
 
 
-def heatmap(values: Sequence[Sequence[float]], *, x: str, y: str, alt: str, form: str = "{:.2f}") -> None:
+def heatmap(values: Sequence[Sequence[float]], *, x: str, y: str, alt: str) -> None:
     """Draw a table of numbers between 0 and 1 as a grid, row 0 on top, the numbers written in it."""
     figure, axes = _axes(x, y, height=0.5 + 0.42 * len(values))
     axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for row, line in enumerate(values):
-        for column, value in enumerate(line):
-            colour = "white" if value > 0.6 else "black"
-            axes.text(column, row, form.format(value), ha="center", va="center", fontsize=8, color=colour)
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value > 0.6 else "black"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(values[0])))
     axes.set_yticks(range(len(values)))
     _show(figure, alt)
@@ -147,18 +113,14 @@ def heatmap(values: Sequence[Sequence[float]], *, x: str, y: str, alt: str, form
 def flow(
     steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence[tuple[int, int]] = (), alt: str
 ) -> None:
-    """Draw steps as a row of boxes joined by arrows; the highlighted ones are filled: a map of what happens.
-
-    `skips` are further arrows, each from one step to a later one, around those between.
-    """
+    """Draw steps as a row of boxes joined by arrows, the highlighted ones filled; `skips` are arrows around steps."""
     figure = Figure(figsize=(min(11, 1.35 * len(steps)), 1.35 if skips else 0.95), layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
-    axes.set_xlim(-0.5, len(steps) - 0.5)
-    axes.set_ylim(-0.5, 0.5)
+    axes.set(xlim=(-0.5, len(steps) - 0.5), ylim=(-0.5, 0.5))
     for place, step in enumerate(steps):
-        chosen = step in highlight
-        box = {"boxstyle": "round,pad=0.5", "facecolor": COLOURS[5] if chosen else "white", "edgecolor": COLOURS[0]}
+        colour = COLOURS[5] if step in highlight else "white"
+        box = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": COLOURS[0]}
         axes.text(place, 0, step, ha="center", va="center", fontsize=9, bbox=box)
         if place:
             arrow = {"arrowstyle": "->", "color": COLOURS[0], "shrinkA": 0, "shrinkB": 0}
@@ -169,48 +131,23 @@ def flow(
     _show(figure, alt)
 
 
-def parallel(steps: Sequence[str], workers: Sequence[str], *, shared: Sequence[str] = (), alt: str) -> None:
-    """Draw the same steps for several workers, one row each, time to the right; `shared` steps join all rows."""
-    figure = Figure(figsize=(min(11, 1.7 * len(steps) + 1), 0.75 * len(workers) + 0.4), layout="constrained")
-    axes = figure.subplots()
-    axes.set_axis_off()
-    axes.set_xlim(-1.1, len(steps) - 0.5)
-    axes.set_ylim(len(workers) - 0.5, -0.5)
-    for row, worker in enumerate(workers):
-        axes.text(-0.55, row, worker, ha="right", va="center", fontsize=9)
-    for place, step in enumerate(steps):
-        together = step in shared
-        rows = [(len(workers) - 1) / 2] if together else range(len(workers))
-        for row in rows:
-            height = len(workers) - 0.3 if together else 0.7
-            colour = COLOURS[5] if together else "white"
-            axes.add_patch(
-                Rectangle((place - 0.42, row - height / 2), 0.84, height, facecolor=colour, edgecolor=COLOURS[0])
-            )
-            axes.text(place, row, step, ha="center", va="center", fontsize=8.5)
-    _show(figure, alt)
-
-
-def _check_count(count: int) -> None:
-    if count > len(COLOURS):
-        raise ValueError(
-            f"{count} series, but there are {len(COLOURS)} colours to tell them apart; draw several figures."
-        )
-
-
 def _axes(x: str, y: str, height: float = 3.4):
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.subplots()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
+def _draw(axes, series: Curves) -> None:
+    axes.set_prop_cycle(color=COLOURS, marker=MARKERS)
+    for name, (xs, ys) in series.items():
+        axes.plot(xs, ys, markersize=4, label=name)
+    axes.legend(frameon=False)
+
+
 def _show(figure: Figure, alt: str) -> None:
     """Show a figure as an image element, since a plain PNG output has no place for alternative text."""
-    if not alt.strip():
-        raise ValueError("a figure needs alternative text: say in `alt` what the picture shows.")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -8,52 +8,66 @@ import difflib
 import math
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
-# Variables of the course that are not profile fields.
-OTHER_VARIABLES = frozenset({"COURSE_PROFILE", "COURSE_HOME", "COURSE_SOURCE", "COURSE_SANDBOX"})
-
-
+# Names after COURSE_ of variables that are not profile fields.
+OTHER_VARIABLES = ("PROFILE", "HOME", "SOURCE", "SANDBOX")
+# Values of locations that are words of the course, even where a folder has the same name.
+LOCATION_WORDS = ("pinned", "course", "scratch", "course-pairs", "course-sentences")
 # Fields that no pretrained model depends on.
 _LATER = ("pairs", "sentences", "encoder", "finetune_", "score_", "story_", "push_to_hub")
+_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_BOUNDS = {
+    "least": (operator.ge, "at least"),
+    "above": (operator.gt, "greater than"),
+    "most": (operator.le, "at most"),
+    "below": (operator.lt, "less than"),
+}
 
 
 def setting(default: Any, unit: str, text: str, **bounds: Any) -> Any:
-    """Make a dataclass field that carries its unit, a sentence, and its bounds: `least`, `most`, `above`, `choices`."""
+    """Make a dataclass field that carries its unit, a sentence, and `least`, `most`, `above`, `below`, `choices`."""
     return field(default=default, metadata={"unit": unit, "text": text, **bounds})
 
 
 def check_settings(settings: Any, remedy: str = "") -> None:
-    """Raise `ValueError` for the first field made by `setting` whose value has another type or is out of bounds."""
+    """Raise `ValueError` for the first field made by `setting` whose value has another type or is out of bounds.
+
+    `{NAME}` in `remedy` stands for the field's name in capitals.
+    """
     for f in fields(settings):
         value, kind = getattr(settings, f.name), type(f.default)
-        allowed = _allowed(value, kind, f.metadata)
-        if allowed:
-            raise ValueError(f"{f.name} = {value!r} is not allowed; it must be {allowed}. {remedy}".rstrip())
+        if allowed := _allowed(value, kind, f.metadata):
+            advice = remedy.replace("{NAME}", f.name.upper())
+            raise ValueError(f"{f.name} = {value!r} is not allowed; it must be {allowed}. {advice}".rstrip())
         if kind in (int, float) and type(value) not in (int, float):  # a number of numpy, which JSON refuses
             object.__setattr__(settings, f.name, kind(value))
 
 
 def _allowed(value: Any, kind: type, bounds: Mapping[str, Any]) -> str:
     """Return what the value must be, in words; nothing if it is fine."""
-    number, words = {bool: (bool, "True or False"), int: (Integral, "a whole number"), float: (Real, "a number")}.get(
-        kind, (kind, f"of type {kind.__name__}")
-    )
-    if not isinstance(value, number) or (kind is not bool and isinstance(value, bool)):
-        return words
-    if kind is float and not math.isfinite(value):
-        return "finite"
+    words = {bool: "True or False", int: "a whole number", float: "a finite number"}
+    fits = isinstance(value, {int: Integral, float: Real}.get(kind, kind))
+    if not fits or (kind is not bool and isinstance(value, bool)) or (kind is float and not math.isfinite(value)):
+        return words.get(kind, f"of type {kind.__name__}")
     if "choices" in bounds and value not in bounds["choices"]:
         return f"one of {', '.join(map(str, bounds['choices']))}"
-    tests = {"least": operator.ge, "above": operator.gt, "most": operator.le, "below": operator.lt}
-    names = {"least": "at least", "above": "greater than", "most": "at most", "below": "less than"}
-    limits = [name for name in tests if name in bounds]
-    if all(tests[name](value, bounds[name]) for name in limits):
+    limits = [name for name in _BOUNDS if name in bounds]
+    if all(_BOUNDS[name][0](value, bounds[name]) for name in limits):
         return ""
-    return " and ".join(f"{names[name]} {bounds[name]}" for name in limits)
+    return " and ".join(f"{_BOUNDS[name][1]} {bounds[name]}" for name in limits)
+
+
+def absolute(location: str) -> str:
+    """Return a local path without `~` and relative parts; a Hub id or a word of the course unchanged."""
+    if location in ("", *LOCATION_WORDS):
+        return location
+    path = Path(location).expanduser()
+    return str(path.absolute()) if location.startswith(("~", ".")) or path.exists() else location
 
 
 @dataclass(frozen=True)
@@ -69,9 +83,7 @@ class Profile:
     small_sources: bool = setting(False, "-", "Fetch only the small source distributions of the manifest.")
     corpus_bytes: int = setting(0, "bytes", "Cap on the raw text; 0 takes everything.", least=0)
     sample_documents: int = setting(1_000_000, "documents", "Most documents that a notebook looks at itself.", least=1)
-    library_share: float = setting(
-        1.0, "share", "Share of library files (not examples) kept for training.", least=0, most=1
-    )
+    library_share: float = setting(1.0, "share", "Library files (not examples) kept for training.", least=0, most=1)
     vocab_size: int = setting(8192, "tokens", "Size of the tokenizer's vocabulary.", least=260)
     context_length: int = setting(128, "tokens", "Longest input of the model.", least=2)
     model_layers: int = setting(4, "blocks", "Transformer blocks.", least=1)
@@ -79,9 +91,7 @@ class Profile:
     model_heads: int = setting(4, "heads", "Attention heads per block.", least=1)
     batch_size: int = setting(16, "sequences", "Sequences per device and forward pass.", least=1)
     accumulation_steps: int = setting(1, "passes", "Forward passes per optimizer step.", least=1)
-    train_steps: int = setting(
-        1000, "optimizer steps", "Length of the training; -1 is one pass over the data.", least=-1
-    )
+    train_steps: int = setting(1000, "optimizer steps", "Length of the training; -1: one pass over the data.", least=-1)
     warmup_steps: int = setting(100, "optimizer steps", "Steps in which the learning rate rises.", least=0)
     learning_rate: float = setting(1e-3, "-", "Peak learning rate.", above=0)
     weight_decay: float = setting(0.1, "-", "Decay of the weight matrices.", least=0)
@@ -98,9 +108,7 @@ class Profile:
     finetune_dropout: float = setting(0.0, "share", "Values set to 0 while fine-tuning.", least=0, most=1)
     finetune_pairs: int = setting(0, "pairs", "Most pairs to train on; 0 takes all.", least=0)
     finetune_seeds: int = setting(3, "runs", "Fine-tunings with different seeds.", least=1)
-    score_documents: int = setting(
-        150, "documents", "Held-out documents that notebook 07 measures the model on.", least=1
-    )
+    score_documents: int = setting(150, "documents", "Held-out documents that notebook 07 measures.", least=1)
     score_problems: int = setting(0, "problems", "Most programming problems; 0 takes all.", least=0)
     score_candidates: int = setting(20, "candidates", "Programs that the model writes for each problem.", least=1)
     score_files: int = setting(60, "files", "Files that bugs are planted into.", least=1)
@@ -108,8 +116,8 @@ class Profile:
     push_to_hub: bool = setting(False, "-", "Push models to the Hub (needs a login).")
 
     def __post_init__(self) -> None:
-        """Refuse impossible values early, each with its remedy."""
-        check_settings(self, f"Change it, or unset its COURSE_ variable to get the value of the profile {self.name}.")
+        """Refuse impossible values early, each with its remedy; make local paths absolute."""
+        check_settings(self, "Change COURSE_{NAME}, or unset it to get the profile's own value.")
         rules = {
             "train_steps must be at least 1, or -1 for one pass over the data": self.train_steps != 0,
             "save_steps must be a multiple of eval_steps": self.save_steps % self.eval_steps == 0,
@@ -118,6 +126,8 @@ class Profile:
         for rule, kept in rules.items():
             if not kept:
                 raise ValueError(f"profile {self.name!r}: {rule}. Change the COURSE_ variable that sets it.")
+        for name in LOCATIONS:
+            object.__setattr__(self, name, absolute(getattr(self, name)))
 
     @property
     def pretraining(self) -> dict[str, Any]:
@@ -129,6 +139,8 @@ class Profile:
         """Tokens that one optimizer step on one device sees."""
         return self.batch_size * self.accumulation_steps * self.context_length
 
+
+LOCATIONS = tuple(f.name for f in fields(Profile) if f.metadata["unit"] == "location")
 
 PROFILES: Mapping[str, Profile] = {
     # CI and a first look: every step runs, no step learns much.
@@ -199,57 +211,67 @@ def get_profile(name: str | None = None, **overrides: Any) -> Profile:
     """Return a profile by name, with single values replaced by `COURSE_<FIELD>` variables and then by `overrides`.
 
     Without a name the variable COURSE_PROFILE decides, and without that, `laptop`. Raises `ValueError` for an unknown
-    profile, an unknown variable or field, and a value that does not fit.
+    profile, a misspelled variable or field, and a value that does not fit.
     """
     name = name or os.environ.get("COURSE_PROFILE") or "laptop"
     if name not in PROFILES:
-        raise ValueError(
-            f"unknown profile {name!r}; there are {', '.join(PROFILES)}."
-            f"{_did_you_mean(name, PROFILES)} Set COURSE_PROFILE to one of them."
-        )
+        known = f"there are {', '.join(PROFILES)}.{did_you_mean(name, PROFILES)}"
+        raise ValueError(f"unknown profile {name!r}; {known} Set COURSE_PROFILE to one of them.")
     return with_variables(PROFILES[name], **overrides)
 
 
 def with_variables(profile: Profile, **overrides: Any) -> Profile:
     """Return `profile` with single values replaced by `COURSE_<FIELD>` variables and then by `overrides`.
 
-    Raises `ValueError` for an unknown variable or field, and a value that does not fit.
+    Raises `ValueError` as `get_profile` does.
     """
-    known = {f.name for f in fields(Profile)} - {"name"}
+    known = {f.name: f for f in fields(Profile) if f.name != "name"}
     for key in overrides:
         if key not in known:
-            raise ValueError(f"a profile has no field {key!r}.{_did_you_mean(key, known)} Fields: {sorted(known)}.")
-    values = _from_environment(known) | overrides
+            raise ValueError(f"a profile has no field {key!r}.{did_you_mean(key, known)}")
+    values = _from_environment({name: type(f.default) for name, f in known.items()}) | overrides
     if "code_corpus" in values:  # what a profile has filtered already belongs to its own code
         values.setdefault("filtered_corpus", "")
     return replace(profile, **values)
 
 
-def _from_environment(known: set[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    types = {f.name: type(f.default) for f in fields(Profile)}
+def _from_environment(types: Mapping[str, type]) -> dict[str, Any]:
+    """Read the variables that are set and not empty.
+
+    Only near misses of our names are refused: other names that begin with COURSE_ may be somebody else's.
+    """
+    values = {}
     for variable, text in os.environ.items():
-        if not variable.startswith("COURSE_") or variable in OTHER_VARIABLES:
+        name = variable.removeprefix("COURSE_")
+        if name == variable or name in OTHER_VARIABLES or not text:
             continue
-        key = variable.removeprefix("COURSE_").lower()
-        if key not in known:
-            raise ValueError(f"unknown variable {variable}.{_did_you_mean(key, known, 'COURSE_')} Unset it.")
-        values[key] = _parse(variable, text, types[key])
+        if name.lower() in types:
+            values[name.lower()] = _parse(text, types[name.lower()])
+        elif near := did_you_mean(name, [*map(str.upper, types), *OTHER_VARIABLES], "COURSE_"):
+            raise ValueError(f"unknown variable {variable}.{near} Unset it.")
     return values
 
 
-def _parse(variable: str, text: str, kind: type) -> Any:
+def _parse(text: str, kind: type) -> Any:
+    """Convert a variable's text; what cannot be converted stays text, which `check_settings` refuses."""
     if kind is bool:
-        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-        if text.lower() in words:
-            return words[text.lower()]
-        raise ValueError(f"{variable}={text!r} is neither yes nor no; use 1 or 0.")
+        return _WORDS.get(text.lower(), text)
     try:
         return kind(text)
     except ValueError:
-        raise ValueError(f"{variable}={text!r} is no {kind.__name__}; give a number, or unset it.") from None
+        return text
 
 
-def _did_you_mean(word: str, known: Any, prefix: str = "") -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
+def make_variables_absolute() -> None:
+    """Let relative folders mean the same here and in kernels, which start in the notebooks' folder."""
+    for variable in (f"COURSE_{name.upper()}" for name in LOCATIONS):
+        if text := os.environ.get(variable):
+            os.environ[variable] = absolute(text)
+    if home := os.environ.get("COURSE_HOME"):  # need not exist yet
+        os.environ["COURSE_HOME"] = str(Path(home).expanduser().absolute())
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return a question that names the known word nearest to `word`, or nothing if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
+    return f" Did you mean {prefix}{close[0]}?" if close else ""

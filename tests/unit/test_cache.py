@@ -1,5 +1,6 @@
-"""Artifacts: built once, whole or not at all, repaired when damaged."""
+"""Artifacts: built once, whole or not at all."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import filelock
 import pytest
 
 from course_utils import cache
@@ -19,118 +21,126 @@ def _own_home(monkeypatch, tmp_path):
 
 
 def build_text(folder: Path) -> None:
-    (folder / "sub").mkdir()
-    (folder / "sub" / "text.txt").write_text("x" * 1000, encoding="utf-8")
-    with (cache.home() / "builds.log").open("a", encoding="utf-8") as log:
-        log.write("built\n")
-
-
-def builds() -> int:
-    return len((cache.home() / "builds.log").read_text(encoding="utf-8").splitlines())
-
-
-def fresh_process() -> None:
-    """Forget what this process has verified, as a new kernel would."""
-    cache._verified.clear()
+    (folder / "text.txt").write_text("x", encoding="utf-8")
 
 
 def test_built_once_and_keyed_by_what_made_it():
-    first = cache.build_once("thing", {"size": 1}, build_text)
-    again = cache.build_once("thing", {"size": 1}, build_text)
-    other = cache.build_once("thing", {"size": 2}, build_text)
-    assert first == again
-    assert other.path != first.path
-    assert builds() == 2
-
-
-@pytest.mark.parametrize("damage", ["truncate", "alter", "remove", "seal", "no seal"])
-def test_damage_is_noticed_said_and_repaired(damage):
-    artifact = cache.build_once("thing", {}, build_text)
-    text, seal = artifact.path / "sub" / "text.txt", artifact.path / cache.SEAL
-    {
-        "truncate": lambda: os.truncate(text, 10),
-        "alter": lambda: text.write_text("y" * 1000, encoding="utf-8"),
-        "remove": text.unlink,
-        "seal": lambda: seal.write_text("{", encoding="utf-8"),
-        "no seal": seal.unlink,
-    }[damage]()
-    fresh_process()
-    said = []
-    again = cache.build_once("thing", {}, build_text, say=said.append)
-    assert (again.path / "sub" / "text.txt").read_text(encoding="utf-8") == "x" * 1000
-    assert builds() == 2
-    assert "damaged" in said[0]
-    assert "built again" in said[0]
+    builds = []
+    first, again, other = (cache.build_once("thing", {"size": size}, builds.append) for size in (1, 1, 2))
+    assert first == again != other
+    assert len(builds) == 2
+    assert cache.read_key(other) == {"size": 2}
 
 
 def test_a_failed_build_leaves_nothing_and_can_be_repeated():
     def fail(folder: Path) -> None:
-        (folder / "half").write_text("half", encoding="utf-8")
-        raise RuntimeError("no luck")
+        build_text(folder)
+        raise OSError(errno.ENOSPC, "no space")
 
-    with pytest.raises(RuntimeError, match="no luck"):
+    with pytest.raises(OSError, match="no space"):
         cache.build_once("thing", {}, fail)
-    assert [p for p in (cache.home() / "thing").iterdir() if p.is_dir()] == []
-    (cache.home()).mkdir(exist_ok=True)
-    assert cache.build_once("thing", {}, build_text).path.is_dir()
+    assert not [path for path in (cache.home() / "thing").iterdir() if path.is_dir()]
+    assert (cache.build_once("thing", {}, build_text) / "text.txt").is_file()
 
 
 CHILD = """
-    import sys, time
-    from pathlib import Path
+    import sys
     from course_utils import cache
     def build(folder):
-        with (cache.home() / "builds.log").open("a") as log:
-            log.write("built\\n")
-        (folder / "a.txt").write_text("a" * 10)
+        (folder / "a.txt").write_text("a")
         print("building", flush=True)
-        time.sleep(float(sys.argv[1]))
-        (folder / "b.txt").write_text("b" * 10)
-    artifact = cache.build_once("thing", {}, build)
-    print(sorted(p.name for p in artifact.path.iterdir()), flush=True)
+        sys.stdin.readline()
+        (folder / "b.txt").write_text("b")
+    print(sorted(path.name for path in cache.build_once("thing", {}, build).iterdir()), flush=True)
 """
 
 
-def child(seconds: float) -> subprocess.Popen:
-    command = [sys.executable, "-c", textwrap.dedent(CHILD), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def child() -> subprocess.Popen:
+    """Start a process whose build goes on until it gets a line."""
+    command = [sys.executable, "-c", textwrap.dedent(CHILD)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_at_once_build_once():
-    processes = [child(3.0), child(3.0)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert sum("Another process is making the thing; waiting" in output for output in outputs) == 1
-    assert all("['a.txt', 'artifact.json', 'b.txt']" in output for output in outputs)
-    assert builds() == 1
+    first = child()
+    assert first.stdout.readline() == "building\n"
+    second = child()
+    assert second.stdout.readline() == "Another process is making the thing; waiting for it.\n"
+    assert first.communicate("\n", timeout=60)[0] == second.communicate(timeout=60)[0]
 
 
 def test_after_a_kill_the_next_one_builds_and_tidies_up():
-    process = child(60)
+    process = child()
     assert process.stdout.readline() == "building\n"
     process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-    process.wait(timeout=10)
+    process.communicate(timeout=10)
     folder = cache.home() / "thing"
-    assert any(".tmp-" in p.name for p in folder.iterdir())
-    output = child(0).communicate(timeout=60)[0]
-    assert "['a.txt', 'artifact.json', 'b.txt']" in output
-    assert not any(".tmp-" in p.name for p in folder.iterdir())
+    assert any(".tmp-" in path.name for path in folder.iterdir())
+    assert "['a.txt', 'artifact.json', 'b.txt']" in child().communicate("\n", timeout=60)[0]
+    assert not any(".tmp-" in path.name for path in folder.iterdir())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a device that is always full")
-def test_full_disk_says_what_to_do_and_leaves_nothing():
-    def build(folder: Path) -> None:
-        (folder / "half").write_text("half", encoding="utf-8")
-        with Path("/dev/full").open("wb", buffering=0) as full:
-            full.write(b"x")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EIO])
+def test_a_folder_without_locks_is_used_and_said(monkeypatch, capsys, code):
+    def refuse(self) -> None:
+        raise OSError(code, os.strerror(code))
 
-    with pytest.raises(OSError, match="disk is full: free some space, or set COURSE_HOME") as caught:
-        cache.build_once("thing", {}, build)
-    assert caught.value.errno == errno.ENOSPC
-    assert [p for p in (cache.home() / "thing").iterdir() if p.is_dir()] == []
+    monkeypatch.setattr(filelock.FileLock, "_acquire", refuse)
+    assert cache.build_once("thing", {}, build_text).is_dir()
+    assert "cannot be locked" in capsys.readouterr().out
 
 
-def test_home_that_is_a_file_is_refused(monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    monkeypatch.setenv("COURSE_HOME", str(tmp_path / "file"))
-    with pytest.raises(OSError, match="COURSE_HOME"):
-        cache.build_once("thing", {}, build_text)
+def test_a_target_is_replaced_whole_or_not_at_all(tmp_path):
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    for version in ("old", "new"):
+        with cache.replacing(file) as new_file, cache.replacing(folder) as new_folder:
+            new_folder.mkdir()
+            for path in (new_file, new_folder / "text"):
+                path.write_text(version, encoding="utf-8")
+    with contextlib.suppress(KeyboardInterrupt), cache.replacing(file) as new_file:
+        new_file.write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert [path.read_text(encoding="utf-8") for path in (file, folder / "text")] == ["new", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_the_fingerprint_follows_every_line_of_code_but_not_line_ends(monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
+    seen = set()
+    for name, text in {
+        "data/filtering.py": b"x = 1\n",
+        "data/sub/more.py": b"",
+        "models/gpt.py": b"",
+        "training/loop.py": b"",
+        "artifacts.py": b"",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+        cache.code_fingerprint.cache_clear()
+        seen.add(cache.code_fingerprint())
+    assert len(seen) == 5
+    (tmp_path / "data" / "filtering.py").write_bytes(b"x = 1\r\n")
+    (tmp_path / "plots.py").write_bytes(b"x = 2\n")
+    cache.code_fingerprint.cache_clear()
+    assert cache.code_fingerprint() in seen
+    cache.code_fingerprint.cache_clear()
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_the_home_is_the_users_cache_unless_it_is_set(monkeypatch, value):
+    monkeypatch.setenv("HOME", "/somewhere")
+    monkeypatch.setenv("USERPROFILE", "/somewhere")
+    monkeypatch.setenv("COURSE_HOME", value) if value is not None else monkeypatch.delenv("COURSE_HOME")
+    assert cache.home() == Path("/somewhere/.cache/code-completion-course")
+
+
+def test_a_user_without_a_home_needs_none_if_the_variable_is_set(monkeypatch, tmp_path):
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    assert cache.home() == tmp_path / "home"
+    monkeypatch.delenv("COURSE_HOME")
+    with pytest.raises(ValueError, match="set COURSE_HOME"):
+        cache.home()

@@ -6,14 +6,8 @@ import pytest
 import torch
 
 from course_utils import environment
+from course_utils.models.causal import build_causal_lm, count_parameters
 from course_utils.profiles import PROFILES, get_profile
-
-
-def test_precision_on_a_processor_is_never_fp16_and_has_a_reason():
-    precision = environment.choose_precision(torch.device("cpu"))
-    assert precision.name in ("bf16", "fp32")
-    assert "processor" in precision.reason
-    assert precision.trainer_flags["fp16"] is False
 
 
 @pytest.mark.parametrize(
@@ -32,22 +26,18 @@ def test_every_device_gets_a_precision_it_has_and_a_reason(monkeypatch, device, 
     precision = environment.choose_precision(torch.device(device))
     assert precision.name == name
     assert reason in precision.reason
+    assert precision.trainer_flags == {"bf16": name == "bf16", "fp16": name == "fp16"}
 
 
-@pytest.mark.parametrize("found", ["cuda", "mps", "cpu"])
-def test_the_fastest_device_is_chosen(monkeypatch, found):
+@pytest.mark.parametrize(
+    ("found", "variable", "chosen"),
+    [("cuda", "", "cuda"), ("mps", "", "mps"), ("cpu", "", "cpu"), ("cuda", "true", "cpu")],
+)
+def test_the_fastest_device_is_chosen_unless_accelerate_wants_the_processor(monkeypatch, found, variable, chosen):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: found == "cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: found in ("cuda", "mps"))
-    assert environment.choose_device() == torch.device(found)
-
-
-def test_describe_is_complete():
-    machine = environment.describe()
-    assert machine.cores >= 1
-    assert 0 < machine.free_memory_gb <= machine.memory_gb
-    assert machine.disk_free_gb > 0
-    assert set(machine.versions) >= {"torch", "transformers", "datasets", "accelerate"}
-    assert not machine.colab
+    monkeypatch.setenv("ACCELERATE_USE_CPU", variable or "false")
+    assert environment.choose_device() == torch.device(chosen)
 
 
 def test_cost_is_measured_and_grows_with_the_training():
@@ -70,9 +60,18 @@ def test_a_training_that_cannot_fit_is_not_tried_and_refused_with_the_remedy():
         environment.check_costs(cost, replace(machine, free_memory_gb=1000.0))
 
 
-def test_parameter_estimate_is_close_to_the_model():
-    from course_utils.models.causal import build_causal_lm, count_parameters
+@pytest.mark.parametrize("name", ["tiny", "laptop"])
+def test_memory_follows_the_models_parameters(name):
+    profile = get_profile(name, batch_size=1)
+    parameters = count_parameters(build_causal_lm(profile))
+    machine = replace(environment.describe(), free_memory_gb=0.0)
+    memory = environment.profile_cost(profile, machine).memory_gb
+    assert memory == pytest.approx(1 + 16 * parameters / 1e9, rel=0.02)
 
-    for name in ("tiny", "laptop"):
-        profile = get_profile(name)
-        assert environment._parameters(profile) == pytest.approx(count_parameters(build_causal_lm(profile)), rel=0.02)
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [(0.2, "under 1 min"), (8.4, "8 min"), (150, "2 hours"), (60 * 24 * 259, "259 days"), (float("nan"), "-")],
+)
+def test_durations_have_the_unit_that_people_use(minutes, text):
+    assert environment.readable_duration(minutes) == text
