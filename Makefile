@@ -5,8 +5,9 @@ PYTHON ?= $(if $(WINDOWS),python,python3)
 PROFILE ?= tiny
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
-# Two tests at a time with one thread each, so that they do not compete for the cores of a small machine.
-PYTEST := -m pytest -n 2 --nbmake --nbmake-timeout=600
+# Without a network where the system allows it. Two tests at a time with one thread each, so that they do not compete
+# for the cores of a small machine.
+PYTEST := tools/offline.py -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=600
 PY := $(VENV)/$(if $(WINDOWS),Scripts,bin)/python
 INSTALLED := $(VENV)/.installed
 
@@ -39,7 +40,7 @@ pytest test-notebooks: export OMP_NUM_THREADS = 1
 
 pytest: setup
 	$(PY) -m course_utils fetch
-	$(PY) $(PYTEST) notebooks tests
+	$(PY) $(PYTEST)
 
 test-notebooks: setup
 	$(PY) -m course_utils fetch --profile tiny

@@ -1,24 +1,19 @@
-"""What holds for every test and every notebook that pytest runs: the tiny profile, and no network.
+"""What holds for every test and every notebook that pytest runs: the tiny profile, no network, long ones first.
 
 The environment is set before anything is imported, so that kernels and worker processes inherit it.
 """
 
 import os
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-_BLOCK = Path(__file__).parent / "tests" / "network_block"
-sys.path.insert(0, str(_BLOCK))
-import loopback_only  # noqa: E402
-
 # Every pytest process has its own: xdist workers run different tests at the same time.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="course-tests-", ignore_cleanup_errors=True)
-_LOG = Path(_SCRATCH.name) / "network.log"
-_log_read = 0
+_THIS_MACHINE = (None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::", socket.gethostname())
 
 
 def _set_environment() -> None:
@@ -27,11 +22,8 @@ def _set_environment() -> None:
         proxy = name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # one on this machine would be a way out
         if own or proxy or name in ("HF_TOKEN", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN"):
             del os.environ[name]
-    children = [str(_BLOCK), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ |= {
         "COURSE_PROFILE": "tiny",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(children)),
-        loopback_only.LOG: str(_LOG),
         "HF_HOME": str(Path(_SCRATCH.name) / "huggingface"),  # no token, no data of the user, no clash of two workers
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -41,53 +33,24 @@ def _set_environment() -> None:
     }
 
 
+def _refuse_network(event: str, arguments: tuple) -> None:
+    """Refuse connections and name look-ups beyond this machine: `tools/offline.py` can do it on Linux only."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if host not in _THIS_MACHINE and not host.startswith("127."):
+        raise ConnectionRefusedError(f"{event} {host}: tests run without a network; fetch first what they need.")
+
+
 _set_environment()
-loopback_only.install()
+sys.addaudithook(_refuse_network)
 
 
-def _new_violations() -> list[str]:
-    global _log_read
-    if not _LOG.exists():
-        return []
-    lines = _LOG.read_text(encoding="utf-8").splitlines()
-    new, _log_read = lines[_log_read:], len(lines)
-    return new
-
-
-def _fail_on_violations() -> None:
-    violations = _new_violations()
-    if violations:
-        pytest.fail("the network was used, though perhaps nothing was raised:\n" + "\n".join(violations), pytrace=False)
-
-
-@pytest.fixture
-def network_violations() -> Callable[[], list[str]]:
-    """Return the connections tried since the last call, which then do not fail the test."""
-    return _new_violations
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test or a notebook that used the network."""
-    result = yield
-    _fail_on_violations()
-    return result
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Fail a test whose fixtures, or processes that outlived it, used the network."""
-    result = yield
-    _fail_on_violations()
-    return result
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """Fail the session for what happened outside of any test."""
-    result = yield
-    violations = _new_violations()
-    if violations:
-        print("the network was used outside of any test:\n" + "\n".join(violations), file=sys.stderr)
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    return result
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long ones first, so that no worker begins a notebook when the others are done."""
+    ranks = {".ipynb": 0, "distributed": 1, "demo": 2, "sandbox": 3}
+    items.sort(key=lambda item: ranks.get(item.path.suffix, ranks.get(item.path.parent.name, 4)))
