@@ -42,18 +42,18 @@ def _corpus(name: str, build: Callable[[Path], Any], **inputs: Any) -> Location:
 def code_corpus(profile: Profile) -> Location:
     """Return raw code in train and validation splits: pinned sources, your own folder, a data set or a Hub id.
 
-    Without network and saved archives, installed packages take the place of the pinned sources, and a message is
-    printed. Raises `ValueError` for a corpus that does not exist or has no column `content`.
+    Without network and saved archives it falls back to installed packages, and prints so. Raises `ValueError` for a
+    corpus that does not exist or has no column `content`.
     """
     name, limit = profile.code_corpus, profile.corpus_bytes
     kind = corpus.corpus_kind(name)
-    if kind == "dataset":
-        corpus.check_columns(Location(name))
     if kind in ("dataset", "hub"):
+        if kind == "dataset":
+            corpus.check_columns(Location(name))
         return Location(name)
     if kind == "folder":
         build = partial(corpus.build_from_folder, folder=Path(name), max_bytes=limit or None)
-        return _corpus("code_corpus", build, folder=name, state=_folder_state(Path(name), "*.py"), max_bytes=limit)
+        return _corpus("code_corpus", build, folder=name, state=cache.folder_state(Path(name), "*.py"), max_bytes=limit)
     try:
         return _pinned_corpus(profile)
     except sources.SourcesUnavailable as error:
@@ -90,10 +90,7 @@ def filtered_corpus(profile: Profile) -> Location:
 
 
 def clean_corpus(profile: Profile) -> Location:
-    """Return filtered documents, each once, cleaned by the rules, mixed for training (E1, E2).
-
-    Of a near-duplicate pair across the splits the validation document stays, so that nothing leaks.
-    """
+    """Return filtered documents, each once, cleaned by the rules, mixed for training (E1, E2)."""
     filtered = filtered_corpus(profile)
 
     def build(folder: Path) -> None:
@@ -104,7 +101,7 @@ def clean_corpus(profile: Profile) -> Location:
         if profile.library_share < 1:  # paths tell examples from library code
             corpus.check_columns(train)
         train = cleaning.sample_library(train, profile.library_share)
-        together = concatenate_datasets([held_out, train])
+        together = concatenate_datasets([held_out, train])  # of two near duplicates the first stays: nothing leaks
         row = max(together.column_names, key=len) + "_row"  # a name that no column has
         unique, _ = deduplication.deduplicate(together.add_column(row, range(len(together))))
         border = sum(number < len(held_out) for number in unique[row][:])
@@ -145,7 +142,7 @@ def streamed_data(profile: Profile) -> pretraining.PackedData:
 
 def _held_out(profile: Profile) -> dict[str, Any]:
     folder = _packed_folder(profile, "validation")
-    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    report = json.loads((folder / REPORT).read_text())
     rows = Dataset.from_file(str(folder / PACKED))
     count = min(profile.eval_sequences, len(rows))  # evenly from all held-out projects
     rows = rows.select([i * len(rows) // count for i in range(count)]).with_format("torch")
@@ -158,8 +155,7 @@ def _packed_folder(profile: Profile, split: str) -> Path:
     def build(folder: Path) -> None:
         loaded = tokenization.load_tokenizer(tokenizer)
         packed = packing.pack_dataset(clean.load(split), loaded, length, folder / PACKED)
-        report = {"tokens": packed.tokens, "text_bytes": packed.text_bytes}
-        (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
+        (folder / REPORT).write_text(json.dumps({"tokens": packed.tokens, "text_bytes": packed.text_bytes}))
 
     key = _key(clean=_identity(clean), split=split, tokenizer=tokenizer.name, context_length=length)
     return cache.build_once("packed_data", key, build)
@@ -196,8 +192,7 @@ def pretrain(profile: Profile, stop_at: int) -> None:
 def pretrained_model(profile: Profile) -> Path:
     """Return the folder of the model trained on the packed data, with tokenizer and log (A9).
 
-    The training continues from a checkpoint if there is one. Raises `TrainingDiverged`, and keeps nothing, if a loss
-    or a weight is not a finite number.
+    Raises `TrainingDiverged`, and keeps nothing, if a loss or a weight is not a finite number.
     """
 
     def build(folder: Path) -> None:
@@ -216,10 +211,8 @@ def _train(profile: Profile, stop_at: int | None = None) -> tuple[PreTrainedMode
     with cache.locked(folder, "pretrained_model"):
         older, by_code = find_pretrained(profile), {"code": "", "data": []}  # the data's names contain the code, too
         if older and not folder.exists() and cache.read_key(older) | by_code == key | by_code:
-            print(
-                "The course's code has changed since this profile's model was trained, so it is trained again. The old "
-                f"model stays in {older}; `python -m course_utils demo --model` takes that folder."
-            )
+            print("The course's code has changed since this profile's model was trained, so it is trained again.")
+            print(f"The old model stays in {older}; `python -m course_utils demo --model` takes that folder.")
         make_trainer = partial(pretraining.make_trainer, profile, code_tokenizer(profile), packed_data(profile))
         return pretraining.train(make_trainer, folder, stop_at)
 
@@ -238,8 +231,7 @@ def load_model(folder: Path) -> PreTrainedModel:
     """
     model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     if missing := sorted(found["missing_keys"]):
-        lack = f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}."
-        raise ValueError(f"{lack} Save the whole model there with model.save_pretrained(folder).")
+        raise ValueError(f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}. Save it whole.")
     return causal.with_causal_loss(model.to(choose_device())).eval()
 
 
@@ -251,8 +243,8 @@ def training_history(profile: Profile) -> list[dict[str, float]]:
 def encoder_folder(name: str, pairs: str) -> str:
     """Return where an encoder for fine-tuning is: `course` is the installed package, `scratch` a small BERT made here.
 
-    Without the package, `course` falls back to `scratch` and prints so. Anything else is a folder or a Hub id, and is
-    returned as it is. Raises `ValueError` for packaged weights that are not the published ones.
+    Without the package, `course` falls back to `scratch` and prints so. Anything else is a folder or a Hub id already.
+    Raises `ValueError` for packaged weights that are not the published ones.
     """
     if name not in ("course", "scratch"):
         return name
@@ -285,8 +277,8 @@ def reference_runs(profile: Profile, data: pretraining.PackedData) -> Reference:
         print("No reference curve: this run has another profile, other data or another tokenizer than the saved ones.")
         return Reference(None, {})
     band = (saved["tokens"], saved["low"], saved["high"], f"reference runs ({len(saved['seeds'])} seeds)")
-    tutorial = {"tutorial's settings": (saved["tutorial"]["tokens"], saved["tutorial"]["bits_per_byte"])}
-    return Reference(band, tutorial)
+    tutorial = saved["tutorial"]
+    return Reference(band, {"tutorial's settings": (tutorial["tokens"], tutorial["bits_per_byte"])})
 
 
 def _identity(location: Location) -> str:
@@ -294,16 +286,7 @@ def _identity(location: Location) -> str:
     path = Path(location.path)
     if not path.is_dir():
         return location.path
-    return path.name if (path / cache.KEY_FILE).is_file() else f"{path} {_folder_state(path, '*')}"
-
-
-def _folder_state(folder: Path, pattern: str) -> str:
-    """Return a digest that changes when a file of the folder does; names, sizes and times stand for the contents."""
-    state = hashlib.sha256()
-    for path in sorted(folder.rglob(pattern)):
-        status = path.lstat()  # of a link itself: it may lead nowhere
-        state.update(f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
-    return state.hexdigest()
+    return path.name if (path / cache.KEY_FILE).is_file() else f"{path} {cache.folder_state(path, '*')}"
 
 
 def _write_split(dataset: Dataset, folder: Path, split: str) -> None:
