@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import importlib
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -120,3 +121,10 @@ def test_files_and_functions_are_short(module):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 50, node.name
+
+
+def test_every_module_is_in_the_map():
+    text = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    named = {name.split("/")[-1] for name in re.findall(r"`([\w/]+)`", text)}
+    listed = {name for name, path in ((path.stem, path) for path in MODULES.values()) if name != "__init__"}
+    assert listed - named - {path.stem for path in PACKAGE.glob("exercise*/*.py")} <= {"counterexamples"}
