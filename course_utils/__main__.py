@@ -80,22 +80,14 @@ def _doctor(options: argparse.Namespace) -> int:
     from course_utils import environment
 
     machine = environment.describe()
-    rows = {
-        "device": f"{machine.device} ({machine.device_name})",
-        "precision": f"{machine.precision}: {machine.precision_reason}",
-        "cores": machine.cores,
-        "memory": f"{machine.memory_gb:.1f} GB, {machine.free_memory_gb:.1f} GB free",
-        "disk": f"{machine.disk_free_gb:.1f} GB free",
-        "system": f"{machine.platform}, Python {machine.python}{', Colab' if machine.colab else ''}",
-        "libraries": ", ".join(f"{library} {version}" for library, version in machine.versions.items()),
-    }
-    for label, value in rows.items():
-        print(f"{label:<10} {value}")
+    for name, value in vars(machine).items():
+        text = ", ".join(map(" ".join, value.items())) if isinstance(value, dict) else value
+        print(f"{name:<16} {text:.1f}" if isinstance(value, float) else f"{name:<16} {text}")
     print("\nWhat training costs here, from a few measured steps:", flush=True)
     print(f"{'profile':<8} {'time':>11} {'memory':>9} {'disk':>9}")
     for cost in environment.profile_costs(machine):
-        figures = f"{environment.readable_duration(cost.minutes):>11} {cost.memory_gb:>6.1f} GB {cost.disk_gb:>6.1f} GB"
-        print(f"{cost.profile:<8} {figures}  {cost.note}".rstrip())
+        duration = environment.readable_duration(cost.minutes)
+        print(f"{cost.profile:<8} {duration:>11} {cost.memory_gb:>6.1f} GB {cost.disk_gb:>6.1f} GB  {cost.note}")
     return 0
 
 

@@ -6,7 +6,6 @@ needs from an earlier one is not decided here; every notebook asks `artifacts` f
 
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -29,7 +28,6 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 class Outcome:
     """What became of one notebook: `passed`, `failed` or `not run`; seconds, and peak resident memory in GB (10^9)."""
 
-    notebook: str
     status: str
     seconds: float = 0.0
     memory_gb: float = 0.0
@@ -65,10 +63,12 @@ def run(notebooks: Sequence[Path], output: Path, timeout: int | None = None, kee
     print(f"{'notebook':<{width}}  {'status':<8} {'seconds':>8} {'memory':>9}")
     outcomes: list[Outcome] = []
     for path in notebooks:
+        print(f"{path.stem:<{width}}  ", end="", flush=True)
         stopped = not keep_going and any(done.status != "passed" for done in outcomes)
-        done = Outcome(path.stem, "not run") if stopped else _run_one(path, output, timeout)
-        figures = "" if stopped else f" {done.seconds:>8.1f} {done.memory_gb:>6.2f} GB"
-        print(f"{done.notebook:<{width}}  {done.status:<8}{figures}".rstrip(), flush=True)
+        done = Outcome("not run") if stopped else _run_one(path, output, timeout)
+        print(
+            done.status if stopped else f"{done.status:<8} {done.seconds:>8.1f} {done.memory_gb:>6.2f} GB", flush=True
+        )
         outcomes.append(done)
     return outcomes
 
@@ -89,36 +89,29 @@ def _run_one(path: Path, output: Path, timeout: int | None) -> Outcome:
     # In a thread of its own, so that this one can watch the memory and take Ctrl-C.
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(client.execute, cleanup_kc=True)
-        memory = _watch(future, lambda: f"{path.stem}  {time.monotonic() - start:.0f} s, cell {len(cells)}")
+        memory = _watch(future)
     _save(notebook, path.stem, output)
     error = ""
     if future.exception() is not None:
         place = f"{path.stem} failed in cell {cells[-1].get('id')!r}" if cells else f"{path.stem} did not start"
         error = f"{place}: {_ANSI.sub('', str(future.exception()))}"
-    return Outcome(path.stem, "failed" if error else "passed", time.monotonic() - start, memory / 1e9, error)
+    return Outcome("failed" if error else "passed", time.monotonic() - start, memory / 1e9, error)
 
 
-def _watch(future: Future, describe) -> int:
+def _watch(future: Future) -> int:
     """Wait for the notebook and return its peak memory in bytes; on Ctrl-C end its kernel first."""
-    peak, live = 0, sys.stdout.isatty()
+    peak, me = 0, psutil.Process()
     try:
         while not future.done():
             wait([future], timeout=0.2)
-            memory = 0
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):  # it has just ended
-                    memory += process.memory_info().rss
-            peak = max(peak, memory)
-            if live:
-                print(f"\r\x1b[K{describe()}, {memory / 1e9:.2f} GB", end="", flush=True)
+            with contextlib.suppress(psutil.Error):  # a process has just ended
+                peak = max(peak, sum(process.memory_info().rss for process in me.children(recursive=True)))
     except KeyboardInterrupt:
         while not future.done():
-            for process in psutil.Process().children(recursive=True):
+            for process in me.children(recursive=True):
                 process.kill()
             wait([future], timeout=0.2)
         raise
-    finally:
-        print("\r\x1b[K" if live else "", end="", flush=True)
     return peak
 
 
