@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from course_utils.data.tokenization import end_of_text_id
 from course_utils.profiles import Profile
 
 # The tutorials' models: (vocabulary, context, blocks, width, heads) and the millions of parameters they reported.
@@ -49,7 +48,7 @@ def build_causal_lm(
     """
     vocab_size = profile.vocab_size
     if tokenizer is not None:
-        vocab_size, end = len(tokenizer), end_of_text_id(tokenizer)
+        vocab_size, end = len(tokenizer), tokenizer.eos_token_id
         options |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
     shape = (profile.context_length, profile.model_layers, profile.model_width, profile.model_heads)
     config = gpt2_config(vocab_size, *shape, dropout, **options)
