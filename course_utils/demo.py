@@ -123,9 +123,8 @@ def highlight(model: Any, tokenizer: Any, code: str) -> str:
 
 
 def launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool) -> None:
-    """Serve the page: no sharing (Colab's default), no uploads (1 byte), no fonts of or links to other sites."""
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "Consolas", "monospace"])
-    options = {"share": False, "max_file_size": 1, "footer_links": [], "theme": theme, "css": _CSS, "quiet": True}
+    """Serve the page: no sharing (Colab's default), no uploads (1 byte), no links to other sites."""
+    options = {"share": False, "max_file_size": 1, "footer_links": [], "css": _CSS, "quiet": True}
     # Gradio asks its own server whether it runs, which must not go through a proxy.
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
     # What is wrong with a request, such as an empty prompt, is shown on the page.

@@ -94,7 +94,7 @@ def test_every_idiom_splits_between_tokens(session_tokenizer):
         assert apart == session_tokenizer(prompt + wanted)["input_ids"], (prompt, wanted)
 
 
-@pytest.mark.parametrize("prompt", ["import numpy as", "x = 1\n" * 100])
+@pytest.mark.parametrize("prompt", ["import numpy as", "".join(f"x{i} = {i}\n" for i in range(100))])
 def test_a_stream_without_chance_writes_what_the_library_does(model, session_tokenizer, prompt):
     """A prompt that leaves no room in the context of 64 tokens is cut on its left."""
     ids = torch.tensor([session_tokenizer(prompt)["input_ids"][-44:]])
