@@ -223,11 +223,14 @@ def test_a_folder_without_python_text_is_refused(tmp_path, files):
 
 # Data sets, yours or the Hub's
 
-ROWS = [{"content": "NA", "label": 1, "path": None}, {"content": "1\t2", "label": 0, "path": "2020-01-01 00:00:00"}]
+ROWS = [
+    {"content": "NA", "label": 1, "path": None, "size": "007"},
+    {"content": "1\t2", "label": 0, "path": "2020-01-01 00:00:00", "size": "10"},
+]
 READ = [row | {"path": row["path"] or ""} for row in ROWS]  # None in a text column of a corpus is empty text
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
-CSV = b"content,label,path\nNA,1,\n1\t2,0,2020-01-01 00:00:00\n"
-TSV = b'content\tlabel\tpath\nNA\t1\t\n"1\t2"\t0\t2020-01-01 00:00:00\n'
+CSV = b"content,label,path,size\nNA,1,,007\n1\t2,0,2020-01-01 00:00:00,10\n"
+TSV = b'content\tlabel\tpath\tsize\nNA\t1\t\t007\n"1\t2"\t0\t2020-01-01 00:00:00\t10\n'
 
 
 def parquet() -> bytes:
