@@ -145,9 +145,7 @@ def batches(loader: Any, position: Position, infinite: bool = True) -> Iterator[
     """Yield batches from where `position` stands, pass after pass, and keep it up to date."""
     while True:
         loader.set_epoch(position.epoch)
-        rest = skip_first_batches(loader, position.batch) if position.batch else loader
-        rest.set_epoch(position.epoch)  # it counts its own passes, and would pass on 0
-        for batch in rest:
+        for batch in skip_first_batches(loader, position.batch) if position.batch else loader:
             position.batch += 1  # before it is used: a checkpoint that follows must not repeat it
             yield batch
         if position.batch == 0:

@@ -225,19 +225,19 @@ def test_a_pass_begins_without_touching_the_random_numbers_of_dropout(tmp_path, 
 
 def test_resume_in_the_second_pass_and_on_its_border_is_exact(tmp_path, little_data):
     rows = len(artifacts.packed_data(SMALL).train)
-    per_pass = math.ceil(rows / 64)
-    profile = {"batch_size": 64, "eval_steps": per_pass, "save_steps": per_pass, "train_steps": 3 * per_pass}
+    per_pass, half = math.ceil(rows / 64), math.ceil(rows / 64) // 2
+    profile = {"batch_size": 64, "eval_steps": half, "save_steps": half, "train_steps": 3 * per_pass}
     config = small_config(profile, dropout=0.1, keep_checkpoints=9)
     whole = run_training(config, tmp_path / "a", show_progress=False)
     assert whole.tokens == 3 * rows * 32
-    for step in (per_pass, 2 * per_pass):  # saved with the last batch of a pass
+    for step, batch in ((per_pass, per_pass), (per_pass + half, half), (2 * per_pass, per_pass)):
         folder = tmp_path / "a" / "checkpoints" / f"step-{step:08d}"
-        assert json.loads((folder / "run.json").read_text())["position"]["batch"] == per_pass
+        assert json.loads((folder / "run.json").read_text())["position"]["batch"] == batch
         run_training(config, tmp_path / f"b{step}", resume=str(folder), show_progress=False)
         assert weights(tmp_path / "a") == weights(tmp_path / f"b{step}")
     # another distance of checkpoints changes nothing
-    often = replace(config, profile=replace(config.profile, eval_steps=per_pass // 2, save_steps=per_pass // 2))
-    run_training(often, tmp_path / "c", show_progress=False)
+    rarely = replace(config, profile=replace(config.profile, eval_steps=per_pass, save_steps=per_pass))
+    run_training(rarely, tmp_path / "c", show_progress=False)
     assert weights(tmp_path / "a") == weights(tmp_path / "c")
 
 
