@@ -155,9 +155,10 @@ def test_the_command_serves_this_machine_only_and_leaves_no_files(folder, tmp_pa
     port = str(free_port())
     command = [sys.executable, "-m", "course_utils", "demo", "--model", str(folder), "--port", port, "--no-browser"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == f"The demo runs at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n"
+        said = process.stdout.readline()
         listening = {c.laddr.ip for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"}
         process.terminate()
+    assert said == f"The demo runs at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n"
     assert listening == {"127.0.0.1"}
     assert list(tmp_path.iterdir()) == []
 
