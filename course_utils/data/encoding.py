@@ -81,11 +81,11 @@ def _ranks(model: dict, library: Tokenizer) -> dict[bytes, int] | None:
     vocabulary, merges = model["vocab"], [tuple(pair) for pair in model["merges"]]
     byte_of = _byte_of_character()
     tokens = [*byte_of, *(first + second for first, second in merges)]
-    if len(set(tokens)) != len(tokens) or not all(token in vocabulary for token in tokens):
+    if not all(token in vocabulary for token in tokens):
         return None
     ids = [vocabulary[token] for token in tokens[256:]]
     if any(later <= earlier for earlier, later in itertools.pairwise(ids)):
-        return None  # tiktoken merges in the order of the ids
+        return None  # tiktoken merges in the order of the ids; a token of two pairs has its id twice
     if any(len(library.model.tokenize(token)) != 1 for token in tokens[256:]):
         return None
     return {bytes(byte_of[character] for character in token): vocabulary[token] for token in tokens}
