@@ -149,17 +149,19 @@ def test_a_corpus_without_data_science_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("column", ["row", "content_row"])
-def test_a_column_of_any_name_reaches_the_clean_corpus(monkeypatch, tmp_path, column):
+def test_the_clean_corpus_keeps_columns_of_any_name_and_leaks_nothing(monkeypatch, tmp_path, column):
+    def document(n: int, number: int) -> str:
+        lines = [f"    a{n}_{i} = {i}\n" for i in range(12)]
+        return json.dumps(
+            {"content": "import pandas as pd\ndef f(x):\n" + "".join(lines), "path": "a.py", column: number}
+        )
+
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
-    for split, start in (("train", 0), ("validation", 10)):
-        rows = [
-            {"content": "import pandas as pd\ndef f(x):\n" + "".join(f"    a{n}_{i} = {i}\n" for i in range(12))}
-            | {"path": "a.py", column: n}
-            for n in range(start, start + 10)
-        ]
-        (tmp_path / "data").mkdir(exist_ok=True)
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / "data" / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    splits = {"train": [document(n, n) for n in range(10)], "validation": [document(n, n) for n in range(10, 20)]}
+    splits["train"].insert(3, document(15, 99))  # a copy of a validation document
+    for split, documents in splits.items():
+        (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(documents), encoding="utf-8")
     clean = artifacts.clean_corpus(get_profile("tiny", filtered_corpus=str(tmp_path / "data")))
     assert clean.load("train").column_names == ["content", "path", column]
     assert clean.load("train")[column][:] == list(range(10))
