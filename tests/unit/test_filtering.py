@@ -274,4 +274,4 @@ def test_memory_does_not_grow_with_the_input(rows, tmp_path, way):
         assert count == times * len(hits)
         peaks.append(peak)
     # Everything is kept, so that the result, too, is four times as large: it must not be in memory either.
-    assert peaks[1] < 1.15 * peaks[0]
+    assert peaks[1] < 1.3 * peaks[0]  # in memory, it would be 1.45 times
