@@ -156,7 +156,7 @@ def test_a_folder_and_a_file_are_locations(tmp_path):
         ({"entry_point": ""}, "x/0: entry_point is ''"),
         ({"entry_point": "two"}, "x/0: prompt . canonical_solution do not define the entry_point 'two'"),
         ({"test": "def check(candidate)\n    pass\n"}, "x/0: test is not Python"),
-        ({"test": "def test(candidate):\n    pass\n"}, "x/0: the test defines no check"),
+        ({"test": "def test(candidate):\n    pass\n"}, "x/0: test defines no check"),
         ({"test": "def check(candidate):\n    pass\n"}, "x/0: its test never calls the program"),
         ({"canonical_solution": "return 1\n"}, "x/0: prompt . canonical_solution is not Python"),
         ({"canonical_solution": "    return 2\n"}, "x/0 cannot be used: its own solution does not pass .wrong answer"),
