@@ -101,10 +101,7 @@ def run_problems(
 
 
 def strongest_level() -> Level:
-    """Return the strongest level that works here; `Level.LIMITS` only if the variable COURSE_SANDBOX is "limits".
-
-    Raises `RuntimeError` that says what the others lack, and what resource limits alone do not protect from.
-    """
+    """Return the strongest level that works here; `Level.LIMITS` only if the variable COURSE_SANDBOX is "limits"."""
     found, wish = probe(), os.environ.get("COURSE_SANDBOX", "")
     if wish not in ("", "strong", Level.LIMITS):
         raise ValueError(f"COURSE_SANDBOX={wish!r} is not known; set it to strong (as without it) or limits.")
@@ -114,8 +111,7 @@ def strongest_level() -> Level:
     missing = "; ".join(f"{level}: {problem}" for level, problem in found.items() if problem)
     raise RuntimeError(
         f"Generated programs cannot be confined here ({missing}). On Linux, install bubblewrap or use a kernel with "
-        'Landlock. Only if you trust the programs as your own, choose level="limits", or set COURSE_SANDBOX=limits. '
-        "It promises none of this: "
+        "Landlock. Only if you trust the programs as your own, set COURSE_SANDBOX=limits. It promises none of this: "
         f"{'; '.join(words for words, kept_by in levels.PROMISES.values() if Level.LIMITS not in kept_by)}."
     )
 
@@ -209,9 +205,7 @@ class _Program:
 
 
 class _Names(dict):
-    """Python's builtins, and after them the names of a program."""
-
-    program: _Program
+    """Python's builtins, and after them the names of `program`."""
 
     def __missing__(self, name: str) -> object:
         return self.program.ask("look", name)
