@@ -233,8 +233,7 @@ def test_an_installed_course_is_not_read_either(level, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(hidden.parent)
     monkeypatch.setattr(levels, "_PACKAGE", hidden)  # as if it were installed there
     program = "def attempt(path):\n import neighbour\n return neighbour.ANSWER + went_through(read=lambda: open(path))"
-    result = attack(program, level, str(hidden / "test.jsonl"))
-    assert result.outcome == "passed", result
+    assert attack(program, level, str(hidden / "test.jsonl")).outcome == "passed"
 
 
 @under("processes")
