@@ -3,7 +3,8 @@
 One file with one class, since `evaluate.load` takes the path of such a file.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
+from itertools import islice
 from numbers import Integral
 
 import datasets
@@ -16,8 +17,7 @@ from course_utils.sandbox import run_problems
 def estimate_pass_at_k(n: int, c: int, k: int) -> float:
     """Return the chance that at least one of k candidates passes, if c of n drawn candidates passed.
 
-    Unbiased: one minus the share of all choices of k from the n in which none passes (Chen et al., 2021). A product of
-    factors below 1, so no number grows large. Raises `ValueError` unless 0 <= c <= n and 1 <= k <= n.
+    Unbiased: one minus the share of all choices of k from the n in which none passes (Chen et al., 2021).
     """
     if not (0 <= c <= n and 1 <= k <= n):
         raise ValueError(
@@ -48,10 +48,7 @@ class CodeEval(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, k=(1, 10, 100), num_workers=None, timeout=3.0, level=None):
-        """Return (pass@k by name, results by problem: (candidate's number, what became of it)); k is one or several.
-
-        Raises `ValueError` for a test that does not parse or calls no function, and if there is no program at all.
-        """
+        """Return (pass@k by name, results by problem: (candidate's number, what became of it)); k is one or several."""
         if not any(predictions):
             raise ValueError("there is nothing to score: predictions holds no program. Give a list for each problem.")
         tests = [_problem(task, reference) for task, reference in enumerate(references)]
@@ -59,14 +56,19 @@ class CodeEval(evaluate.Metric):
         outcomes = iter(run_problems(jobs, workers=num_workers, time_limit=timeout, level=level))
         results = defaultdict(list)
         for task, programs in enumerate(predictions):
-            for number in range(len(programs)):
-                result = next(outcomes)
+            for number, result in enumerate(islice(outcomes, len(programs))):
+                passed = result.outcome == "passed"
                 text = f"{result.outcome} {result.detail}".strip()
                 text = text if result.outcome in ("passed", "cannot be judged") else f"failed: {text}"
-                row = {"task_id": task, "completion_id": number, "passed": result.outcome == "passed", "result": text}
+                row = {"task_id": task, "completion_id": number, "passed": passed, "result": text}
                 results[task].append((number, row))
-        drawn = Counter({task: len(programs) for task, programs in enumerate(predictions)})
-        return _pass_at_k(drawn, results, [k] if isinstance(k, Integral) else k), results
+        fewest, ks = min(map(len, predictions)), [k] if isinstance(k, Integral) else k
+        if left_out := ", ".join(f"pass@{k}" for k in ks if k > fewest):
+            count = f"{fewest} candidate{'s' * (fewest != 1)}"
+            print(f"{left_out} left out: a problem has only {count}. Draw at least as many as k.")
+        counts = [(len(rows), sum(row["passed"] for _, row in rows)) for rows in results.values()]
+        scored = {k: sum(estimate_pass_at_k(n, c, k) for n, c in counts) / len(counts) for k in ks if k <= fewest}
+        return {f"pass@{k}": score for k, score in scored.items()}, results
 
 
 def _problem(task: int, reference: str) -> dict[str, str]:
@@ -75,18 +77,3 @@ def _problem(task: int, reference: str) -> dict[str, str]:
     except (SyntaxError, ValueError) as error:  # ValueError: null bytes
         raise ValueError(f"the test of problem {task} does not parse ({error}); references are source code.") from error
     return {"task_id": f"code_eval/{task}", "prompt": "", "test": reference}
-
-
-def _pass_at_k(drawn, results, ks):
-    fewest = min(drawn.values())
-    left_out = [k for k in ks if k > fewest]
-    if left_out:
-        names = ", ".join(f"pass@{k}" for k in left_out)
-        count = f"{fewest} candidate{'s' * (fewest != 1)}"
-        print(f"{names} left out: a problem has only {count}. Draw at least as many as k.")
-    passed = {task: sum(row["passed"] for _, row in rows) for task, rows in results.items()}
-    return {
-        f"pass@{k}": sum(estimate_pass_at_k(n, passed.get(task, 0), k) for task, n in drawn.items()) / len(drawn)
-        for k in ks
-        if k <= fewest
-    }

@@ -15,10 +15,9 @@ COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 
 
 def load_problems(location: str = PROBLEMS) -> Dataset:
-    """Load problems: the course's own, a folder, a JSONL file, or a Hub id like `openai/openai_humaneval`.
+    """Load problems: the course's own, a folder, a JSONL file, or a Hub id; the split test, or the only one there is.
 
-    The split is test, or the only one there is. Others' problems are checked: their own solutions have to pass. Raises
-    `ValueError` for problems that cannot be used, `ConnectionError` for a Hub id that cannot be opened.
+    Others' problems are checked, and their own solutions have to pass: else `ValueError`.
     """
     if location == PROBLEMS:
         return open_location(str(FOLDER), instead="")["test"]
@@ -36,8 +35,8 @@ def load_problems(location: str = PROBLEMS) -> Dataset:
         if result.outcome != "passed":
             raise ValueError(
                 f"{problem['task_id']} cannot be used: its own solution does not pass ({result.outcome}: "
-                f"{result.detail}). A test compares plain values that a function in another process returns; it cannot "
-                "capture what that prints, patch what it calls or seed its random numbers. Correct it or leave it out."
+                f"{result.detail}). A test sees only the plain values that a function in another process returns, not "
+                "what it prints, calls or draws at random. Correct the problem or leave it out."
             )
     return problems
 
@@ -49,21 +48,16 @@ def check_problem(problem: Mapping[str, str]) -> None:
         if not isinstance(text, str) or (not text.strip() and column != "prompt"):
             name = problem.get("task_id", "a problem")
             raise ValueError(f"{name}: {column} is {text!r}; it must be a text that is not empty.")
-    name, entry_point = problem["task_id"], problem["entry_point"]
-    solution = problem["prompt"] + problem["canonical_solution"]
-    if entry_point not in _defined(name, "prompt + canonical_solution", solution):
-        raise ValueError(
-            f"{name}: prompt + canonical_solution do not define the entry_point {entry_point!r}. Name a function of "
-            "theirs, and check the solution's indentation."
-        )
-    if "check" not in _defined(name, "test", problem["test"]):
-        raise ValueError(f"{name}: the test defines no check; it must have a function check(candidate).")
-
-
-def _defined(task_id: str, column: str, code: str) -> set[str]:
-    try:
-        statements = ast.parse(code).body
-        compile(code, task_id, "exec", dont_inherit=True)  # notices more than the parser: a return without a function
-    except (SyntaxError, ValueError) as error:  # ValueError: null bytes
-        raise ValueError(f"{task_id}: {column} is not Python: {error}") from error
-    return {node.name for node in statements if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    name, entry_point, solution = problem["task_id"], problem["entry_point"], problem["canonical_solution"]
+    missing = f"do not define the entry_point {entry_point!r}"
+    for column, code, function, lacks in (
+        ("prompt + canonical_solution", problem["prompt"] + solution, entry_point, missing),
+        ("test", problem["test"], "check", "defines no check; it must have a function check(candidate)"),
+    ):
+        try:
+            statements = ast.parse(code).body
+            compile(code, name, "exec", dont_inherit=True)  # notices more than the parser: a return without a function
+        except (SyntaxError, ValueError) as error:  # ValueError: null bytes
+            raise ValueError(f"{name}: {column} is not Python: {error}") from error
+        if function not in {part.name for part in statements if isinstance(part, ast.FunctionDef | ast.ClassDef)}:
+            raise ValueError(f"{name}: {column} {lacks}. Check the names and the indentation.")

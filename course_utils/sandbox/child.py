@@ -1,7 +1,7 @@
 """The untrusted side: shuts itself in, loads a program, and answers calls of its functions.
 
-It is started alone, with `python -I -S`, and imports only its two neighbours. It knows nothing of the test: it is sent
-arguments and sends back values. Whatever the program does to this process, it can only change these answers.
+It is started alone, with `python -I -S`, and imports only its two neighbours. It knows nothing of the test: whatever
+the program does to this process, it can only change the values that it sends back.
 """
 
 import builtins
@@ -76,10 +76,9 @@ def _look(names: dict, name: str) -> list:
     """Answer with a constant, or that there is a function."""
     if name not in names:
         return ["exception", "NameError", [], f"the program does not define {name}", "exception"]
-    value = names[name]
-    return (
-        ["function"] if callable(value) and type(value) is not type else ["value", values.encode(value, convert=True)]
-    )
+    if callable(names[name]) and type(names[name]) is not type:
+        return ["function"]
+    return ["value", values.encode(names[name], convert=True)]
 
 
 def _call(names: dict, name: str, *sent: object) -> list:
@@ -99,16 +98,11 @@ def _call(names: dict, name: str, *sent: object) -> list:
 def _report(error: BaseException) -> list:
     known = [base.__name__ for base in type(error).__mro__ if getattr(builtins, base.__name__, None) is base]
     try:
-        text, refused = str(error)[:_TEXT], _was_refused(error)
+        text, refused = str(error)[:_TEXT], False
+        cause = error if isinstance(error, OSError) else None
+        for _ in range(10):  # also through one that a library has made from a refusal (`URLError`)
+            refused |= isinstance(cause, OSError) and cause.errno in _REFUSALS
+            cause = cause and (cause.__cause__ or cause.__context__)
     except Exception:
         text, refused = "its text cannot be made", False
     return ["exception", type(error).__name__[:_TEXT], known, text, "forbidden" if refused else ""]
-
-
-def _was_refused(error: BaseException | None) -> bool:
-    """Return whether an error of the system is a refusal, or one that a library has made from it (`URLError`)."""
-    refused = False
-    for _ in range(10 if isinstance(error, OSError) else 0):
-        refused |= isinstance(error, OSError) and error.errno in _REFUSALS
-        error = error and (error.__cause__ or error.__context__)
-    return refused

@@ -39,8 +39,7 @@ class Child:
     def __init__(self, level: Level, time_limit: float, memory_limit: int, stop: threading.Event | None = None) -> None:
         """Start nothing yet."""
         self.level, self.time_limit, self._memory_limit = level, time_limit, memory_limit
-        self._stop = stop or threading.Event()
-        self.ended: Ended | None = None
+        self._stop, self.ended = stop or threading.Event(), None
         self._watched: list[psutil.Process] = []  # it and bubblewrap's own, once looked for
 
     def __enter__(self) -> "Child":
@@ -72,12 +71,8 @@ class Child:
         processes = int(load.read_text().split()[3].split("/")[1]) + 64 if load.exists() else 1 << 20
         seconds = int(self.time_limit * (os.cpu_count() or 1)) + 2  # of CPU, where nobody is left to end the child
         allowed = [*levels.readable(), "/dev/urandom"], levels.listable()
-        setup = {
-            "limits": [seconds, int(self._memory_limit), processes],
-            "seccomp": self.level != Level.LIMITS,
-            "landlock": allowed if self.level == Level.LANDLOCK else None,
-            "packages": levels.package_folders(),
-        }
+        setup = {"limits": [seconds, int(self._memory_limit), processes], "seccomp": self.level != Level.LIMITS}
+        setup |= {"landlock": allowed if self.level == Level.LANDLOCK else None, "packages": levels.package_folders()}
         try:
             answer = self.exchange(setup)
         except Ended as error:

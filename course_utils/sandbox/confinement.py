@@ -41,6 +41,7 @@ _FORBIDDEN = {
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, the kernel's name for it
 _NEWEST = 467  # system calls that are newer than this list do not exist for the child; nor do those of the x32 ABI
 _ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
+_LOAD, _EQUAL, _AT_LEAST, _HAS_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of the filter
 _CLONE_THREAD = 0x10000
 _OWNERS_AND_LEASES = (8, 10, 15, 1024, 1026)  # fcntl commands: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
 # Requests of ioctl that Python needs: TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others change
@@ -52,59 +53,51 @@ LANDLOCK_NEEDED = 3  # ABI; older ones let a file be emptied that cannot be writ
 
 
 def seccomp_program(machine: str, pid: int) -> bytes:
-    """Assemble the filter for this machine and process, as the kernel reads it (eight bytes an instruction).
-
-    Raises `OSError` for a machine whose system calls are not listed here.
-    """
+    """Assemble the filter for this machine and process. Raises `OSError` for a machine that is not listed here."""
     if machine not in _MACHINES:
         raise OSError(errno.ENOSYS, f"there is no seccomp filter for {machine}, only for {' and '.join(_MACHINES)}")
     column, architecture = _MACHINES[machine]
-    code = [_load(4), _jump("==", architecture, 1, 0), _return(_KILL), _load(0)]
-    code += [_jump(">=", _NEWEST + 1, 0, 1), _return(_ENOSYS), _jump("==", 435, 0, 1), _return(_ENOSYS)]  # 435: clone3
+    code = [_line(_LOAD, 4), *_unless(_EQUAL, architecture, _KILL), _line(_LOAD, 0)]
+    code += _when(_AT_LEAST, _NEWEST + 1, _ENOSYS) + _when(_EQUAL, 435, _ENOSYS)  # 435: clone3
     for call in ", ".join(_FORBIDDEN.values()).split(", "):
         number = call.split()[1 + column]
-        if number != "-":
-            code += [_jump("==", int(number), 0, 1), _return(_EPERM)]
-    code += _if_call((56, 220)[column], 0, [_jump("&", _CLONE_THREAD, 1, 0), _return(_EPERM)])  # clone: threads only
-    code += _if_call((234, 131)[column], 0, [_jump("==", pid, 1, 0), _return(_EPERM)])  # tgkill: itself
-    code += _if_call((302, 261)[column], 0, [_jump("==", 0, 1, 0), _return(_EPERM)])  # prlimit64: itself
-    code += _if_call((157, 167)[column], 0, [_jump("==", 1, 0, 1), _return(_EPERM)])  # prctl: PR_SET_PDEATHSIG stays
-    refused = [line for command in _OWNERS_AND_LEASES for line in (_jump("==", command, 0, 1), _return(_EPERM))]
-    code += _if_call((72, 25)[column], 1, refused)  # fcntl: signals could be sent to the owner of a pipe
-    # socketpair: connected streams (AF_UNIX, SOCK_STREAM), which asyncio needs; they reach nothing else
-    streams = [line for kind in _STREAMS for line in (_jump("==", kind, 0, 1), _return(_ALLOW))]
-    pair = [_jump("==", 1, 1, 0), _return(_EPERM), _load(24), *streams, _return(_EPERM)]
-    code += _if_call((53, 199)[column], 0, pair)
-    harmless = [line for request in _IOCTLS for line in (_jump("==", request, 0, 1), _return(_ALLOW))]
-    code += _if_call((16, 29)[column], 1, [*harmless, _return(_EPERM)])  # ioctl
-    return b"".join([*code, _return(_ALLOW)])
+        code += _when(_EQUAL, int(number)) if number != "-" else []
+    owners = [line for command in _OWNERS_AND_LEASES for line in _when(_EQUAL, command)]
+    streams = [line for kind in _STREAMS for line in _when(_EQUAL, kind, _ALLOW)]
+    harmless = [line for request in _IOCTLS for line in _when(_EQUAL, request, _ALLOW)]
+    refuse = _line(_RETURN, _EPERM)
+    for numbers, argument, lines in (
+        ((56, 220), 0, _unless(_HAS_BIT, _CLONE_THREAD)),  # clone: threads only
+        ((234, 131), 0, _unless(_EQUAL, pid)),  # tgkill: itself
+        ((302, 261), 0, _unless(_EQUAL, 0)),  # prlimit64: itself
+        ((157, 167), 0, _when(_EQUAL, 1)),  # prctl: PR_SET_PDEATHSIG stays
+        ((72, 25), 1, owners),  # fcntl: signals could be sent to the owner of a pipe
+        # socketpair: connected streams (AF_UNIX, SOCK_STREAM), which asyncio needs; they reach nothing else
+        ((53, 199), 0, [*_unless(_EQUAL, 1), _line(_LOAD, 24), *streams, refuse]),
+        ((16, 29), 1, [*harmless, refuse]),  # ioctl
+    ):
+        code += [_line(_EQUAL, numbers[column], 0, len(lines) + 2), _line(_LOAD, 16 + 8 * argument)]  # its low half
+        code += [*lines, _line(_RETURN, _ALLOW)]
+    return b"".join([*code, _line(_RETURN, _ALLOW)])
 
 
-def _load(offset: int) -> bytes:
-    return struct.pack("HBBI", 0x20, 0, 0, offset)
+def _line(instruction: int, value: int, skip_if: int = 0, skip_else: int = 0) -> bytes:
+    return struct.pack("HBBI", instruction, skip_if, skip_else, value)  # as the kernel reads it
 
 
-def _jump(test: str, value: int, skip_if: int, skip_else: int) -> bytes:
-    return struct.pack("HBBI", {"==": 0x15, ">=": 0x35, "&": 0x45}[test], skip_if, skip_else, value)
+def _when(test: int, value: int, action: int = _EPERM) -> list[bytes]:
+    return [_line(test, value, 0, 1), _line(_RETURN, action)]
 
 
-def _return(action: int) -> bytes:
-    return struct.pack("HBBI", 0x06, 0, 0, action)
-
-
-def _if_call(number: int, argument: int, code: list[bytes]) -> list[bytes]:
-    """Run `code` on the low half of an argument if the call is this one; what falls through it is allowed."""
-    return [_jump("==", number, 0, len(code) + 2), _load(16 + 8 * argument), *code, _return(_ALLOW)]
+def _unless(test: int, value: int, action: int = _EPERM) -> list[bytes]:
+    return [_line(test, value, 1, 0), _line(_RETURN, action)]
 
 
 def set_limits(seconds: int, memory: int, processes: int) -> None:
-    """Limit CPU seconds, bytes of address space, processes of the user, open files; no file grows, no core dump.
-
-    Every limit is final for a process without privileges. Does nothing on Windows, which has no such limits.
-    """
+    """Limit for good CPU seconds, address space, processes of the user, open files; no file grows, no core dump."""
     try:
         import resource
-    except ImportError:
+    except ImportError:  # Windows has no such limits
         return
     for name, limit in {"CPU": seconds, "AS": memory, "NPROC": processes, "NOFILE": 64, "FSIZE": 0, "CORE": 0}.items():
         which = getattr(resource, f"RLIMIT_{name}")
@@ -119,11 +112,9 @@ def set_limits(seconds: int, memory: int, processes: int) -> None:
 
 def drop_privileges() -> None:
     """Die with the parent, gain no privileges by any program, and give up those of root (Linux)."""
-    libc = _libc()
-    _check(libc.prctl(1, 9, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
-    _check(libc.prctl(38, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
-    nothing = struct.pack("Ii", 0x20080522, 0), bytes(24)
-    _check(libc.capset(*nothing), "capset")
+    _call("prctl(PR_SET_PDEATHSIG)", "prctl", 1, 9, 0, 0, 0)
+    _call("prctl(PR_SET_NO_NEW_PRIVS)", "prctl", 38, 1, 0, 0, 0)
+    _call("capset", "capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
 
 
 def landlock(readable: list[str], listable: list[str]) -> None:
@@ -131,31 +122,24 @@ def landlock(readable: list[str], listable: list[str]) -> None:
 
     Raises `OSError` where it has no Landlock, or an old one.
     """
-    libc = _libc()
-    version = libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    version = _call("Landlock", "syscall", 444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < LANDLOCK_NEEDED:
-        found = f"version {version}" if version > 0 else os.strerror(ctypes.get_errno())
-        raise OSError(errno.ENOSYS, f"Landlock of version {LANDLOCK_NEEDED} (Linux 6.2) is needed; found: {found}")
+        raise OSError(errno.ENOSYS, f"Landlock {LANDLOCK_NEEDED} (Linux 6.2) is needed; found: {version}")
     every = (1 << 15) - 1 | (_IOCTL if version >= 5 else 0)
     rules = struct.pack("QQQ", every, 3, 3)[: 8 if version < 4 else 16 if version < 6 else 24]
-    ruleset = _check(libc.syscall(444, rules, ctypes.c_size_t(len(rules)), ctypes.c_uint32(0)), "Landlock")
-    for paths, rights in ((readable, _READ), (listable, _LIST), ([os.devnull], every)):
-        for path in paths:
-            _allow(libc, ruleset, path, rights)
-    _check(libc.syscall(446, ruleset, ctypes.c_uint32(0)), "Landlock")
+    ruleset = _call("Landlock", "syscall", 444, rules, ctypes.c_size_t(len(rules)), ctypes.c_uint32(0))
+    allowed = [*((path, _READ) for path in readable), *((path, _LIST) for path in listable), (os.devnull, every)]
+    for path, rights in allowed:
+        try:
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        if not os.path.isdir(path):  # noqa: PTH112 - pathlib takes long to import
+            rights &= 4 | _WRITE_FILE | _TRUNCATE | _IOCTL
+        _call(f"Landlock on {path}", "syscall", 445, ruleset, 1, struct.pack("=Qi", rights, place), ctypes.c_uint32(0))
+        os.close(place)
+    _call("Landlock", "syscall", 446, ruleset, ctypes.c_uint32(0))
     os.close(ruleset)
-
-
-def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
-    try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    if not os.path.isdir(path):  # noqa: PTH112 - pathlib takes long to import
-        rights &= 4 | _WRITE_FILE | _TRUNCATE | _IOCTL
-    rule = struct.pack("=Qi", rights, place)
-    _check(libc.syscall(445, ruleset, 1, rule, ctypes.c_uint32(0)), f"Landlock on {path}")
-    os.close(place)
 
 
 def seccomp() -> None:
@@ -163,14 +147,11 @@ def seccomp() -> None:
     program = seccomp_program(os.uname().machine, os.getpid())
     buffer = ctypes.create_string_buffer(program, len(program))
     filter_ = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-    _check(_libc().prctl(22, 2, filter_, 0, 0), "prctl(PR_SET_SECCOMP)")
+    _call("prctl(PR_SET_SECCOMP)", "prctl", 22, 2, filter_, 0, 0)
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int, what: str) -> int:
+def _call(what: str, name: str, *arguments: object) -> int:
+    result = getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")

@@ -70,10 +70,7 @@ def package_folders() -> list[str]:
 
 
 def readable() -> list[str]:
-    """Return what a child may read: the standard library, shared libraries, installed packages.
-
-    Not this package, which has the tests of the course's problems, where it is installed.
-    """
+    """Return what a child may read: the standard and shared libraries, installed packages; not this one's tests."""
     return sorted({str(part) for path in _roots() for part in _without(path, _PACKAGE)})
 
 

@@ -2,10 +2,10 @@
 
 The test runs in this process, which is trusted, with stand-ins for the program's functions. Each of their calls is
 answered by a fresh child process, which is confined and never sees the test; arguments and answers travel as plain
-values. So a test cannot see what a function prints or does to its arguments, patch what it calls, prepare files for it,
-nor compare objects of the program's own classes. A program that writes a file, even a temporary one, is "forbidden".
-Tests are code of the data set and run unconfined, without a time limit of their own: take them only from sources you
-trust, and let them compare answers, not compute with them (sum(range(answer)) may never end).
+values. So a test sees only answers: not what a function prints, changes or calls, nor objects of the program's own
+classes. A program that writes a file, even a temporary one, is "forbidden". Tests are code of the data set and run
+unconfined, without a time limit: take them only from sources you trust, and let them compare answers, not compute with
+them (sum(range(answer)) may never end).
 """
 
 import builtins
@@ -18,10 +18,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import CodeType
+from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -48,8 +48,7 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 200
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """How a program did, the level it ran under, what went wrong in words, and seconds.
 
     The outcome is "passed", "wrong answer", "exception", "time-out", "memory", "forbidden", "crash" (its process
@@ -63,20 +62,14 @@ class Result:
 
 
 def run_problem(
-    problem: Mapping[str, str],
-    completion: str,
-    *,
-    time_limit: float = TIME_LIMIT,
-    memory_limit: int = MEMORY_LIMIT,
-    level: str | None = None,
-    stop: threading.Event | None = None,
-) -> Result:
+    problem: Mapping[str, str], completion: str, *, time_limit: float = TIME_LIMIT, memory_limit: int = MEMORY_LIMIT,
+    level: str | None = None, stop: threading.Event | None = None,
+) -> Result:  # fmt: skip
     """Run prompt + completion against the problem's test; `problem` has HumanEval's columns.
 
     Without an `entry_point` the test is a script that calls the program's functions by their names. time_limit in
-    seconds for the whole run, memory_limit in bytes. `level` is the strongest one that works here unless given; `stop`,
-    once set, ends the run with `KeyboardInterrupt`. Raises `ValueError` for a test that never calls the program,
-    `RuntimeError` if the level does not work here.
+    seconds for the whole run, memory_limit in bytes; `level` None is the strongest that works here; setting `stop` ends
+    the run with `KeyboardInterrupt`. Raises `ValueError` for a test that never calls the program.
     """
     level, start = _usable(level), time.monotonic()
     with Child(level, time_limit, memory_limit, stop) as child:
@@ -90,9 +83,9 @@ def run_problem(
 def run_problems(
     jobs: Iterable[tuple[Mapping[str, str], str]], *, workers: int | None = None, progress: bool = True, **settings
 ) -> list[Result]:
-    """Run many (problem, completion) pairs, as many at a time as there are cores; results in the order of the jobs.
+    """Run many (problem, completion) pairs, with `settings` of `run_problem`; results in the order of the jobs.
 
-    `settings` are those of `run_problem`. Ctrl-C ends all children.
+    As many run at a time as there are cores. Ctrl-C ends all children.
     """
     settings |= {"level": _usable(settings.get("level")), "stop": threading.Event()}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -108,10 +101,7 @@ def run_problems(
 
 
 def strongest_level() -> Level:
-    """Return the strongest level that works here; `Level.LIMITS` only if the variable COURSE_SANDBOX is "limits".
-
-    Raises `RuntimeError` that says what the others lack, and what resource limits alone do not protect from.
-    """
+    """Return the strongest level that works here; `Level.LIMITS` only if the variable COURSE_SANDBOX is "limits"."""
     found, wish = probe(), os.environ.get("COURSE_SANDBOX", "")
     if wish not in ("", "strong", Level.LIMITS):
         raise ValueError(f"COURSE_SANDBOX={wish!r} is not known; set it to strong (as without it) or limits.")
@@ -120,9 +110,8 @@ def strongest_level() -> Level:
             return level
     missing = "; ".join(f"{level}: {problem}" for level, problem in found.items() if problem)
     raise RuntimeError(
-        f"Generated programs cannot be confined here ({missing}). On Linux, install bubblewrap (apt-get install "
-        "bubblewrap) or use a kernel with Landlock. Only if you trust the programs as your own, choose "
-        'level="limits", or set COURSE_SANDBOX=limits. It promises none of this: '
+        f"Generated programs cannot be confined here ({missing}). On Linux, install bubblewrap or use a kernel with "
+        "Landlock. Only if you trust the programs as your own, set COURSE_SANDBOX=limits. It promises none of this: "
         f"{'; '.join(words for words, kept_by in levels.PROMISES.values() if Level.LIMITS not in kept_by)}."
     )
 
@@ -156,8 +145,8 @@ def _usable(level: str | None) -> Level:
         raise RuntimeError(f"The level {level} does not work here: {problem}. strongest_level() returns one that does.")
     if level == Level.LIMITS and (secrets := levels.secret_names()):
         raise RuntimeError(
-            f"The environment of this process has {', '.join(secrets)}. At the level {level} programs can read it "
-            "(deleting a variable now does not help): start Python again without it, or use a stronger level."
+            f"The environment of this process has {', '.join(secrets)}, which programs at the level {level} can read, "
+            "even after they are deleted. Start Python again without them, or use a stronger level."
         )
     return level
 
@@ -216,14 +205,10 @@ class _Program:
 
 
 class _Names(dict):
-    """Python's builtins, and after them the names of a program."""
-
-    def __init__(self, program: _Program) -> None:
-        super().__init__(vars(builtins))
-        self._program = program
+    """Python's builtins, and after them the names of `program`."""
 
     def __missing__(self, name: str) -> object:
-        return self._program.ask("look", name)
+        return self.program.ask("look", name)
 
 
 def _shown(value: object) -> str:
@@ -240,17 +225,26 @@ def _printable(text: str) -> str:
 
 def _judged(problem: Mapping[str, str], program: _Program, completion: str) -> tuple[str, str]:
     """Load the program and run the test; return the outcome and what failed, or nothing."""
+    names, file = {"__name__": "trusted_test"}, f"<test of {problem['task_id']}>"
     try:
         redefined = program.ask("load", problem["prompt"] + completion)
-        if "entry_point" in problem:
-            _run_test(problem, functools.partial(program.call, problem["entry_point"]))
-        else:
-            _run_script(problem, program, redefined)
+        test = _compiled(problem["test"], file)
+        if "entry_point" in problem:  # HumanEval's form, `check(candidate)`. Helpers of the prompt are the test's too.
+            exec(_compiled(problem["prompt"] + problem["canonical_solution"], "<solution>"), names)
+            names[problem["entry_point"]] = candidate = functools.partial(program.call, problem["entry_point"])
+            exec(test, names)
+            names["check"](candidate)
+        else:  # A script that calls functions by name. What neither it nor Python defines is the program's.
+            for name in _names(test).intersection(redefined):
+                program.child.end("cannot be judged", f"the program defines {name}, but in the test this is Python's")
+            names["__builtins__"] = _Names(vars(builtins))
+            names["__builtins__"].program = program
+            exec(test, names)
         outcome, detail = "passed", ""
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also SystemExit, and what test libraries fail with
-        outcome, detail = "wrong answer", f"{_failed_line(problem, error)}; {program.last_call}"
+        outcome, detail = "wrong answer", f"{_failed_line(problem['test'], file, error)}; {program.last_call}"
         if error is program.raised:
             outcome, detail = "exception", program.error
         elif program.changed:
@@ -259,38 +253,17 @@ def _judged(problem: Mapping[str, str], program: _Program, completion: str) -> t
     return program.child.ended.args if program.child.ended else (outcome, detail)
 
 
-def _run_test(problem: Mapping[str, str], candidate: Callable) -> None:
-    """Run HumanEval's form of a test, `check(candidate)`. Helpers of the prompt are the test's too."""
-    names = {"__name__": "trusted_test"}
-    exec(_compiled(problem["prompt"] + problem["canonical_solution"], "<solution>"), names)
-    names[problem["entry_point"]] = candidate
-    exec(_compiled(problem["test"], _file(problem)), names)
-    names["check"](candidate)
-
-
-def _run_script(problem: Mapping[str, str], program: _Program, redefined: list[str]) -> None:
-    """Run a test that calls functions by name. What neither it nor Python defines is the program's."""
-    code = _compiled(problem["test"], _file(problem))
-    for name in _names(code).intersection(redefined):
-        program.child.end("cannot be judged", f"the program defines {name}, but in the test this is Python's")
-    exec(code, {"__name__": "trusted_test", "__builtins__": _Names(program)})
+@functools.lru_cache(maxsize=4096)
+def _compiled(code: str, file: str) -> CodeType:
+    return compile(code, file, "exec", dont_inherit=True, optimize=0)  # asserts stay, even under python -O
 
 
 def _names(code: CodeType) -> set[str]:
     return {*code.co_names}.union(*(_names(part) for part in code.co_consts if isinstance(part, CodeType)))
 
 
-@functools.lru_cache(maxsize=4096)
-def _compiled(code: str, file: str) -> CodeType:
-    return compile(code, file, "exec", dont_inherit=True, optimize=0)  # asserts stay, even under python -O
-
-
-def _file(problem: Mapping[str, str]) -> str:
-    return f"<test of {problem['task_id']}>"
-
-
-def _failed_line(problem: Mapping[str, str], error: BaseException) -> str:
+def _failed_line(test: str, file: str, error: BaseException) -> str:
     """Return the line of the test that failed, and the error unless it is an assertion's."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _file(problem)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     kind = [] if frames and type(error) is AssertionError else [f"{type(error).__name__}: {error}"]
-    return "; ".join([*kind, *(problem["test"].splitlines()[frame.lineno - 1].strip() for frame in frames[-1:])])[:1000]
+    return "; ".join([*kind, *(test.splitlines()[frame.lineno - 1].strip() for frame in frames[-1:])])[:1000]

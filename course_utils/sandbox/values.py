@@ -18,25 +18,17 @@ EXPONENT_LIMIT = 10_000  # of a Decimal
 _SHORT = 1 << 63  # integers below are JSON's; the json module reads longer ones slowly, or not at all
 _NUMBERS = {int, float, type(None)}
 _JSON = {bool, str, *_NUMBERS}
+_Left = list[int] | None
 _HASHING = ("builtins.set", "builtins.frozenset", "builtins.dict_keys")
 
 
-def _items(value: object) -> tuple:
-    return ([*value],)
-
-
 # For each type: the parts of a value, and of which types they may be. A Fraction of a text would compute what it says.
-_PARTS = {
+_LISTED = ("bytes", "bytearray", "tuple", "set", "frozenset", "dict_keys", "dict_values")
+_PARTS = {f"builtins.{name}": (lambda value: ([*value],), {list}) for name in _LISTED}
+_PARTS |= {
     "builtins.int": (lambda value: (hex(value),), {str}),
     "builtins.complex": (attrgetter("real", "imag"), {float}),
-    "builtins.bytes": (_items, {list}),
-    "builtins.bytearray": (_items, {list}),
-    "builtins.tuple": (_items, {list}),
-    "builtins.set": (_items, {list}),
-    "builtins.frozenset": (_items, {list}),
     "builtins.dict": (lambda value: (value.keys(), [*value.values()]), {type({}.keys()), list}),
-    "builtins.dict_keys": (_items, {list}),
-    "builtins.dict_values": (_items, {list}),
     "builtins.dict_items": (lambda value: (dict(value),), {dict}),
     "builtins.range": (attrgetter("start", "stop", "step"), {int}),
     "collections.deque": (lambda value: ([*value], value.maxlen), {list, int, type(None)}),
@@ -64,17 +56,13 @@ class NotPlain(ValueError):
     """The value cannot be sent: its type is not plain, or it is too large or nested too deeply."""
 
 
-def encode(value: object, convert: bool = False) -> object:
+def encode(value: object, convert: bool = False, hashed: _Left = None, depth: int = 0, inside: bool = False) -> object:
     """Return `value` as `json.dumps` takes it; raise `NotPlain` for other types and for what `decode` would refuse.
 
     With `convert`, subclasses become the builtin type they extend, and arrays, series and NumPy's scalars lists and
-    numbers.
+    numbers. The other parameters are for parts of a value: how many may still be hashed, how deep, whether in a key.
     """
-    return _encode(value, convert, [HASHED_LIMIT], 0, False)
-
-
-def _encode(value: object, convert: bool, hashed: list[int], depth: int, inside: bool) -> object:
-    _count(hashed, depth, inside)
+    hashed = _count(hashed, depth, inside)
     kind = type(value)
     if convert and kind not in _JSON and kind is not list and _tag(value) not in _PARTS:
         value = _converted(value)
@@ -82,33 +70,31 @@ def _encode(value: object, convert: bool, hashed: list[int], depth: int, inside:
     if kind in _JSON and (kind is not int or -_SHORT < value < _SHORT):
         return value
     if kind is list:
-        if _are_numbers(value) and not inside and depth < DEPTH_LIMIT:
+        kinds = set(map(type, value))  # a list of a million numbers is JSON as it stands
+        short = kinds == {float} or (kinds == {int} and min(value) > -_SHORT and max(value) < _SHORT)
+        if short and not inside and depth < DEPTH_LIMIT:
             return [*value]
-        return [_encode(item, convert, hashed, depth + 1, inside) for item in value]
+        return [encode(item, convert, hashed, depth + 1, inside) for item in value]
     tag = _tag(value)
     if tag not in _PARTS:
         raise NotPlain(f"a value of type {kind.__name__}")
     parts = _PARTS[tag][0](_limited(value))
-    return {tag: [_encode(part, convert, hashed, depth + 1, inside or tag in _HASHING) for part in parts]}
+    return {tag: [encode(part, convert, hashed, depth + 1, inside or tag in _HASHING) for part in parts]}
 
 
 def _tag(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__name__}"
 
 
-def _are_numbers(items: list) -> bool:
-    """Return whether a list is JSON as it stands: it may have a million numbers."""
-    kinds = set(map(type, items))
-    return kinds == {float} or (kinds == {int} and min(items) > -_SHORT and max(items) < _SHORT)
-
-
-def _count(hashed: list[int], depth: int, inside: bool) -> None:
-    """Take one part off those that may still be `inside` of keys and elements of sets."""
+def _count(hashed: _Left, depth: int, inside: bool) -> list[int]:
+    """Return what is left of the parts that may be `inside` of keys and elements of sets, less this one."""
+    hashed = hashed or [HASHED_LIMIT]
     hashed[0] -= inside
     if hashed[0] < 0:
         raise NotPlain(f"more than {HASHED_LIMIT} values in keys and elements of sets")
     if depth > DEPTH_LIMIT:
         raise NotPlain("a value nested too deeply")
+    return hashed
 
 
 def _limited(value: object) -> object:
@@ -132,25 +118,21 @@ def _converted(value: object) -> object:
     raise NotPlain(f"a value of type {type(value).__name__}")
 
 
-def decode(tree: object) -> object:
+def decode(tree: object, hashed: _Left = None, depth: int = 0, inside: bool = False) -> object:
     """Return the value that `encode` was given; raise `ValueError` for what it does not write."""
-    return _decode(tree, [HASHED_LIMIT], 0, False)
-
-
-def _decode(tree: object, hashed: list[int], depth: int, inside: bool) -> object:
-    _count(hashed, depth, inside)
+    hashed = _count(hashed, depth, inside)
     if type(tree) in _JSON:
         return tree
     if type(tree) is list:
         if not inside and depth < DEPTH_LIMIT and set(map(type, tree)) <= _NUMBERS:
             return tree
-        return [_decode(item, hashed, depth + 1, inside) for item in tree]
+        return [decode(item, hashed, depth + 1, inside) for item in tree]
     if type(tree) is not dict or len(tree) != 1:
         raise ValueError("an object that is not a tag")
     ((tag, content),) = tree.items()
     if tag not in _PARTS or type(content) is not list:
         raise ValueError(f"the unknown tag {tag[:20]!r}")
-    parts = [_decode(part, hashed, depth + 1, inside or tag in _HASHING) for part in content]
+    parts = [decode(part, hashed, depth + 1, inside or tag in _HASHING) for part in content]
     if not {type(part) for part in parts} <= _PARTS[tag][1]:
         raise ValueError(f"the tag {tag} with a wrong content")
     module, name = tag.split(".")
@@ -174,9 +156,6 @@ def _short_int(digits: str) -> int:
     return int(digits)
 
 
-_READER = json.JSONDecoder(parse_int=_short_int)
-
-
 def send(pipe: io.BufferedIOBase, message: bytes) -> None:
     """Write a whole message to a pipe."""
     pipe.write(message)
@@ -189,7 +168,7 @@ def receive(pipe: io.BufferedIOBase) -> object:
     if length > MESSAGE_LIMIT:
         raise ValueError(f"a message of {length} bytes; at most {MESSAGE_LIMIT} are read")
     try:
-        return _READER.decode(_read(pipe, length).decode())
+        return json.loads(_read(pipe, length).decode(), parse_int=_short_int)
     except RecursionError as error:
         raise ValueError("a message nested too deeply") from error
 

@@ -68,5 +68,4 @@ def under(promise):
 
 
 def with_this_path(**variables):
-    folders = [str(Path(__file__).parent), *sys.path]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(folders)} | variables
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])} | variables

@@ -32,62 +32,32 @@ SOON = {"time_limit": 1.0}
 FORGED = {
     "equal to everything": (
         "class Same:\n def __eq__(self, other): return True\n def __getattr__(self, name): return self\n"
-        " def tolist(self): return self\ndef attempt(_): return Same()",
-        "cannot be judged",
-    ),
+        " def tolist(self): return self\ndef attempt(_): return Same()", "cannot be judged"),
     "a list equal to everything": (
-        "class Same(list):\n def __eq__(self, other): return True\ndef attempt(_): return Same([1])",
-        "wrong answer",
-    ),
+        "class Same(list):\n def __eq__(self, other): return True\ndef attempt(_): return Same([1])", "wrong answer"),
     "a type with a plain type's name": (
         "class date:\n __module__ = 'datetime'\n year = month = day = []\n __eq__ = lambda *_: True\n"
-        "def attempt(_): return date()",
-        "crash",
-    ),
+        "def attempt(_): return date()", "crash"),
     "patched builtins": (
         "import builtins\nbuiltins.AssertionError = Exception\nbuiltins.type = lambda value: list\n"
-        "builtins.len = lambda value: 0\nbuiltins.list = lambda *a: []\ndef attempt(_): return 1",
-        "crash",
-    ),
+        "builtins.len = lambda value: 0\nbuiltins.list = lambda *a: []\ndef attempt(_): return 1", "crash"),
     "patched JSON": (
         "import json, values, child\njson.dumps = lambda *a, **k: '[\"passed\"]'\n"
-        "values.packed = lambda tree: b'\\0\\0\\0\\x0a[\"passed\"]'\ndef attempt(_): return 1",
-        "crash",
-    ),
+        "values.packed = lambda tree: b'\\0\\0\\0\\x0a[\"passed\"]'\ndef attempt(_): return 1", "crash"),
     "sys.exit in the call": ("def attempt(_): sys.exit(0)", "exception"),
     "sys.exit while it is loaded": ("raise SystemExit(0)", "exception"),
     "os._exit in the call": ("def attempt(_): os._exit(0)", "crash"),
-    "os._exit while it is loaded": ("os._exit(0)", "crash"),
-    "a pickle": (
-        "import pickle\nclass Evil:\n def __reduce__(self): return os.system, ('touch forged',)\n"
-        "def attempt(_): return pickle.dumps(Evil())",
-        "wrong answer",
-    ),
-    "swallowed": ("def attempt(_): raise AssertionError('passed')", "exception"),
     "closed pipe": ("def attempt(_):\n os.closerange(3, 64)\n time.sleep(1)", "crash"),
     "deep": ("def attempt(_):\n deep = []\n for _ in range(10 ** 5): deep = [deep]\n return deep", "cannot be judged"),
     "huge": ("def attempt(_): return 'x' * 10 ** 8", "cannot be judged"),
-    "huge number": ("def attempt(_): return 1 << 10 ** 6", "cannot be judged"),
-    "endless range": ("def attempt(_): return range(10 ** 30)", "cannot be judged"),
-    "huge Decimal": ("import decimal\ndef attempt(_): return decimal.Decimal('1E+99999999')", "cannot be judged"),
-}
+}  # fmt: skip
 GARBAGE = {
     "noise": "os.urandom(1) * 1000, framed=False",
-    "nothing that is long": "b'\\xff' * 4, framed=False",
     "deep": "b'[' * 10 ** 6",
-    "a deep value": "b'[\"value\",' + b'[' * 500 + b']' * 500 + b']'",
-    "another object": "b'{\"passed\": true}'",
     "an unknown tag": 'b\'["value", {"eval": ["exit()"]}]\'',
-    "an unhashable element": 'b\'["value", {"builtins.set": [[[]]]}]\'',
-    "bytes that are none": 'b\'["value", {"builtins.bytes": [1000000000]}]\'',
-    "a pickle": "__import__('pickle').dumps(print)",
     "numbers of one hash": "b'[\"value\",{\"builtins.set\":[[' + b','.join(b'%d' % (k * (2 ** 61 - 1)) "
     "for k in range(100000)) + b']]}]'",
-    "keys of one hash": "b'[\"value\",{\"builtins.dict\":[[' + b','.join([b'1'] * 20000) + b'],[' + "
-    "b','.join([b'1'] * 20000) + b']]}]'",
     "a long number": "b'[\"value\",' + b'9' * 10 ** 6 + b']'",
-    "a fraction to be computed": 'b\'["value", {"fractions.Fraction": ["1e999999999"]}]\'',
-    "an endless range": 'b\'["value", {"builtins.range": [0, 1000000001, 1]}]\'',
     "an exception that is none": 'b\'["exception", 1, ["print"], 2, 3]\'',
 }
 ANSWER = "def attempt(_): answer(%s)"
@@ -96,15 +66,12 @@ EXITS, ENDS = ("SystemExit", "KeyboardInterrupt", "GeneratorExit", "print"), ("S
 FILLING = {
     "empty files": "for n in range(400_000): os.close(os.open(str(n), os.O_CREAT))",
     "large files": "import itertools\n    for n in itertools.count(): open(f'{n}', 'wb').write(bytes(8 << 20))",
-    "one file": "with open('one', 'wb') as file:\n        while True: file.write(bytes(1 << 20))",
     "folders": "while True: os.mkdir('d'); os.chdir('d')",
     "a temporary file": "import tempfile\n    tempfile.TemporaryFile()",
-    "a temporary folder": "import tempfile\n    tempfile.mkdtemp()",
 }
 ENDLESS = {
     "loop": "def attempt(_):\n    while True: pass",
     "while it is loaded": "while True: pass",
-    "catching everything": "def attempt(_):\n while True:\n  try:\n   while True: pass\n  except BaseException: pass",
     "ignoring signals": "import signal\ndef attempt(_):\n for number in set(signal.Signals) - {9, 19}:\n"
     "  signal.signal(number, signal.SIG_IGN)\n time.sleep(1000)",
     "threads": "def spin():\n while True: pass\ndef attempt(_):\n"
@@ -113,7 +80,6 @@ ENDLESS = {
 }
 HUNGRY = {
     "bytes": "return bytearray(10 ** 10)",
-    "numpy": "import numpy; return numpy.ones(10 ** 10).sum()",
     "by and by": "kept = []\n    while True: kept.append(bytearray(10 ** 8))",
     "limits raised": "import resource\n    try: resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\n"
     "    except ValueError: pass\n    return bytearray(10 ** 10)",
@@ -130,7 +96,6 @@ ATTACKS = [
            r"\\ud800 \\x1b\[31m \\x00 é$"),
     Attack("verdict", "broad except, crash", "def attempt(_): os._exit(0)", "crash", test=BROAD),
     Attack("verdict", "broad except, no end", ENDLESS["loop"], "time-out", test=BROAD, settings=SOON),
-    Attack("verdict", "broad except, no function", "attempt = None\ndel attempt", "exception", test=BROAD),
     Attack("verdict", "the test in its memory", """
         import gc
         def attempt(_):
@@ -172,23 +137,6 @@ ATTACKS = [
             )
         """, "passed"),
     Attack("processes", "a fork", "def attempt(_): os.fork()", "forbidden", "PermissionError"),
-    Attack("signals", "what outlives it", """
-        def attempt(_):
-            return went_through(
-                memory=lambda: system("shmget", 0, 4096, 0o1600), semaphore=lambda: system("semget", 0, 1, 0o1600),
-                messages=lambda: system("msgget", 0, 0o1600), memfd=lambda: os.memfd_create("x"),
-                keys=lambda: system("syscall", 250, 0, 0), uring=lambda: system("syscall", 425, 1, 0),
-            )
-        """, "passed"),
-    Attack("reading", "extended attributes", """
-        def attempt(_):
-            path = os.__file__
-            return went_through(
-                value=lambda: os.getxattr(path, "user.xdg.origin.url"), names=lambda: os.listxattr(path),
-                link=lambda: os.listxattr(path, follow_symlinks=False),
-                file=lambda: os.listxattr(os.open(path, os.O_RDONLY)),
-            )
-        """, "passed"),
     Attack("network", "a swallowed refusal", "def attempt(_):\n try: socket.socket()\n except OSError: return 1",
            "wrong answer"),
     Attack("network", "a raised refusal", "def attempt(_): socket.socket()", "forbidden"),
@@ -219,5 +167,6 @@ def test_no_attack_succeeds(row, level, capfd):
         assert time.monotonic() - start < 15
 
 
-def test_every_promise_has_its_attack():
-    assert {row.promise for row in ATTACKS} | {"environment", "writing"} == {*levels.PROMISES}  # see test_surroundings
+def test_every_promise_has_its_attack():  # those of "others" are in test_surroundings
+    others = {"environment", "writing", "reading", "signals"}
+    assert {row.promise for row in ATTACKS} | others == {*levels.PROMISES}

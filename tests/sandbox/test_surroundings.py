@@ -4,6 +4,7 @@ Should a program get through, it must do no harm to who runs the tests: its vict
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -113,17 +115,15 @@ def test_no_server_of_this_machine_is_reached(level, tmp_path):
         assert reached == []
         with socket.create_connection(server.getsockname()):  # the listener does listen
             deadline = time.monotonic() + 5
-            while not reached and time.monotonic() < deadline:
+            while not reached:
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
-        assert len(reached) == 1
 
 
 def accept(listener, reached):
-    while True:
-        try:
+    with suppress(OSError):
+        while True:
             reached.append(listener.accept())
-        except OSError:
-            return
 
 
 @under("signals")
@@ -174,10 +174,8 @@ def test_every_call_of_the_filter_is_refused(level):
 
 
 @under("environment")
-def test_no_token_is_read_from_the_environment(level, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
+def test_no_token_is_read_from_the_environment(level):
+    script = """
         import os, sys
         from attack import attack
         program = '''
@@ -192,16 +190,13 @@ def test_no_token_is_read_from_the_environment(level, tmp_path):
             print(attack(program, sys.argv[1], os.getpid()).outcome)
         except RuntimeError as error:
             print("refused:", error)
-        """)
-    )
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), level]
     variables = with_this_path(HF_TOKEN="very-secret")
-    done = subprocess.run([sys.executable, script, level], env=variables, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     assert "very-secret" not in done.stdout
-    if level == Level.LIMITS:
-        assert done.stdout.startswith("refused: The environment of this process has ")
-        assert "HF_TOKEN" in done.stdout
-    else:
-        assert done.stdout == "passed\n"
+    refused = r"refused: The environment of this process has .*HF_TOKEN"
+    assert re.match(refused if level == Level.LIMITS else "passed$", done.stdout), done.stdout
 
 
 @under("reading")
@@ -238,8 +233,7 @@ def test_an_installed_course_is_not_read_either(level, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(hidden.parent)
     monkeypatch.setattr(levels, "_PACKAGE", hidden)  # as if it were installed there
     program = "def attempt(path):\n import neighbour\n return neighbour.ANSWER + went_through(read=lambda: open(path))"
-    result = attack(program, level, str(hidden / "test.jsonl"))
-    assert result.outcome == "passed", result
+    assert attack(program, level, str(hidden / "test.jsonl")).outcome == "passed"
 
 
 @under("processes")
@@ -253,18 +247,14 @@ def test_no_child_is_left(level):
 
 
 def runs_a_program(process):
-    try:
+    with suppress(psutil.Error):
         return "import child" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
 
 
 @under("time")
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process of a console")
-def test_ctrl_c_ends_all_children(level, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
+def test_ctrl_c_ends_all_children(level):
+    script = """
         import sys
         from attack import PROBLEM
         from course_utils.sandbox import levels, run_problems
@@ -272,9 +262,8 @@ def test_ctrl_c_ends_all_children(level, tmp_path):
         PROBLEM["test"] = PROBLEM["test"].replace("ARGUMENT", "1")
         jobs = [(PROBLEM, "    while True: pass\\n")] * 8
         run_problems(jobs, workers=2, time_limit=100, level=sys.argv[1], progress=False)
-        """)
-    )
-    command = [sys.executable, script, level]
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), level]
     with subprocess.Popen(command, env=with_this_path(), stderr=subprocess.PIPE, text=True) as harness:
         deadline = time.monotonic() + 60
         while len(children := burning(harness.pid)) < 2:
@@ -288,11 +277,6 @@ def test_ctrl_c_ends_all_children(level, tmp_path):
 
 def burning(pid):
     """Return children that have used some CPU, so that the program is surely running."""
-    found = []
-    for child in psutil.Process(pid).children(recursive=True):
-        try:
-            if child.cpu_times().user > 0.3:
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
+    with suppress(psutil.Error):
+        return [child for child in psutil.Process(pid).children(recursive=True) if child.cpu_times().user > 0.3]
+    return []

@@ -44,10 +44,9 @@ def test_impossible_counts_are_refused(counts):
 def test_example_of_the_blog():
     scores, results = run([ADD], [[WRONG, RIGHT]], k=(1, 2))
     assert scores == {"pass@1": 0.5, "pass@2": 1.0}
-    assert [number for number, _ in results[0]] == [0, 1]
-    assert [result["passed"] for _, result in results[0]] == [False, True]
-    assert results[0][1][1] == {"task_id": 0, "completion_id": 1, "passed": True, "result": "passed"}
-    assert results[0][0][1]["result"].startswith("failed: wrong answer")
+    (first, wrong), right = results[0]
+    assert (first, wrong["passed"]) == (0, False)
+    assert right == (1, {"task_id": 0, "completion_id": 1, "passed": True, "result": "passed"})
 
 
 MAX = "def max(a, b):\n    return a if a > b else b\n"
@@ -55,8 +54,6 @@ CLASS = "class Stack:\n    def push(self, x):\n        self.top = x\n"
 CASES = [  # the test, the program, what becomes of it
     (ADD, RIGHT, "passed"),
     (ADD, WRONG, "failed: wrong answer assert add(2, 3) == 5; add(2, 3) gave 6"),
-    (ADD, RIGHT + " / 0", "failed: exception add(2, 3) raised ZeroDivisionError: division by zero"),
-    (ADD, "x = 1", "failed: exception add raised NameError: the program does not define add"),
     (ADD, "def add(a, b:", "failed: exception loading the program raised SyntaxError: '(' was never closed"),
     ("assert f(a='x') == 1", "def f(a):\n    pass", "failed: wrong answer assert f(a='x') == 1; f(a='x') gave None"),
     # Names: the test's own, the program's, Python's
@@ -73,17 +70,14 @@ CASES = [  # the test, the program, what becomes of it
     ("x = [2, 1]\npair(x)\nassert x == [1, 2]", "def pair(x):\n    x.sort()", "cannot be judged assert x == [1, 2]"),
     ("assert list(count(2)) == [0, 1]", "def count(n):\n    yield from range(n)", "cannot be judged count(2) gave a "),
     ("s = Stack()\ns.push(1)", CLASS, "cannot be judged Stack gave a value of type type, which cannot be sent"),
-    ("assert np.add(1, 2) == 3", "import numpy as np", "cannot be judged np gave a value of type module"),
     ("import math\nassert add(math.sqrt, 4) == 2", RIGHT, "cannot be judged add(<built-in function sqrt>, 4) "),
     ("assert max(10, 15) == 15 and add(2, 3) == 5", MAX + RIGHT, "cannot be judged the program defines max, but in"),
-    ("assert sum(10, 15) == 6", "def sum(a, b):\n    return 6", "cannot be judged the program defines sum"),
     # Forged
     ("assert abs(area(1) - 3.14) < 0.01", "def area(r):\n    return 0\ndef abs(x):\n    return 0", "cannot be judged"),
     ("wanted = sorted([2, 1])\nassert f() == wanted", "def f(): pass\ndef sorted(x): pass", "cannot be judged"),
     ("assert abs(f(1) - 3.14) < 0.01", "import builtins\nf = builtins.abs = lambda x: 0", "failed: wrong answer"),
     ("try:\n    f({})\n    assert False\nexcept Exception:\n    pass", "x = 1", "failed: exception f raised NameError"),
     (ADD, "def add(a, b):\n    return type('Any', (), {'__eq__': lambda s, o: True})()", "cannot be judged"),
-    (ADD, "import sys\nsys.exit(0)", "failed: exception"),
     (ADD, "import os\nos._exit(0)", "failed: crash"),
     (ADD, "def add(a, b):\n    while True: pass", "failed: time-out"),
 ]  # fmt: skip
@@ -97,33 +91,25 @@ def test_every_kind_of_test_and_program():
 
 
 def test_k_beyond_the_candidates_is_left_out_and_said(capsys):
-    scores, _ = run([ADD], [[RIGHT, WRONG]], k=(1, 10, 100))
-    assert scores == {"pass@1": 0.5}
+    assert run([ADD], [[RIGHT, WRONG]], k=(1, 10, 100))[0] == {"pass@1": 0.5}
     assert "pass@10, pass@100 left out: a problem has only 2 candidates" in capsys.readouterr().out
+    assert code_eval().compute(references=[ADD], predictions=[[WRONG, RIGHT]], k=np.int64(2))[0] == {"pass@2": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("reference", "message"),
+    ("references", "predictions", "message"),
     [
-        ("assert add(", "test of problem 0 does not parse"),
-        ("assert 1 == 1", "code_eval/0: its test never calls the pro"),
+        (["assert add("], [[RIGHT]], "test of problem 0 does not parse"),
+        (["assert 1 == 1"], [[RIGHT]], "code_eval/0: its test never calls the pro"),
+        ([], [], "nothing to score: predictions holds no program"),
+        ([ADD, ADD], [[], []], "nothing to score: predictions holds no program"),
     ],
 )
-def test_tests_that_cannot_be_used_are_refused(reference, message):
+def test_what_cannot_be_scored_is_refused(references, predictions, message):
     with pytest.raises(ValueError, match=message):
-        run([reference], [[RIGHT]])
-
-
-def test_k_may_be_one_number_and_nothing_to_score_is_said():
-    two = {"references": [ADD], "predictions": [[WRONG, RIGHT]]}
-    assert code_eval().compute(**two, k=2)[0] == {"pass@2": 1.0}
-    assert code_eval().compute(**two, k=np.int64(1))[0] == {"pass@1": 0.5}
-    for nothing in ([], [[]], [[], []]):
-        with pytest.raises(ValueError, match="nothing to score: predictions holds no program"):
-            run([ADD] * len(nothing), nothing)
+        run(references, predictions)
 
 
 def test_loads_by_path_as_evaluate_does():
     metric = evaluate.load(module.__file__, keep_in_memory=True)
-    scores, _ = metric.compute(references=[ADD], predictions=[[RIGHT]], k=[1])
-    assert scores == {"pass@1": 1.0}
+    assert metric.compute(references=[ADD], predictions=[[RIGHT]], k=[1])[0] == {"pass@1": 1.0}
