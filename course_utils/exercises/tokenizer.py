@@ -36,7 +36,6 @@ def characters_per_token(encode, texts):
     "02.single_tokens",
     "`encode(word)` is a list of token ids. How long is it for a word that is one token? The empty text has none.",
     'Encode each word as it is. The space in front belongs to it: "pd" and " pd" are different tokens.',
-    "Return the words themselves, in their order, not their ids.",
     examples=[(encode, [" plt", " pd", " sk", " testtest"]), (encode, ["fit", " fit", "predict"])],
     random_inputs=lambda rng: (encode, rng.choices([*_WORDS, ""], k=rng.randint(0, 3))),
     mistakes={1: lambda encode, words: [word for word in words if len(encode(word.strip())) == 1]},
