@@ -78,8 +78,9 @@ def _compare(exercise: Exercise, answer: Callable) -> bool:
     first = failures[0]
     name = shown(answer) if shown(answer).isidentifier() else exercise.solution.__name__  # a lambda has none
     lines = [f"{name}({', '.join(map(shown, first.arguments))})"]
-    if exercise.describe:
-        lines.append(f"  where     {exercise.describe(*first.arguments)}")
+    if callable(first.arguments[0]):  # `encode`, which comes with texts to encode
+        encode, texts = first.arguments
+        lines.append(f"  where     {', '.join(f'encode({text!r}) = {encode(text)}' for text in texts)}")
     lines += [f"  got       {shown(first.got)}{first.note}", f"  expected  {shown(first.expected)}"]
     if first.printed:
         lines.append(f"  printed   {shown(first.printed)}")

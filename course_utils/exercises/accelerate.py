@@ -31,12 +31,11 @@ def my_row_weights(rows, keytoken_ids, alpha):
 
 @exercise(
     "05.steps_per_pass",
-    "How many rows go into one optimizer step, on all processes together?",
-    "One step takes batch_size x processes x accumulation rows.",
+    "One optimizer step takes batch_size x processes x accumulation rows, on all processes together.",
     "What is left over makes one more step: round up, as `math.ceil` does.",
     examples=[(100, 8, 2, 4), (9, 1, 1, 4), (64, 8, 2, 4), (1, 8, 1, 1)],
     random_inputs=lambda rng: (rng.randint(1, 40), rng.randint(1, 5), rng.randint(1, 3), rng.randint(1, 3)),
-    mistakes={2: lambda rows, batch_size, processes, accumulation: rows // (batch_size * processes * accumulation)},
+    mistakes={1: lambda rows, batch_size, processes, accumulation: rows // (batch_size * processes * accumulation)},
 )
 def my_steps_per_pass(rows, batch_size, processes, accumulation):
     import math

@@ -13,7 +13,7 @@ class Exercise(NamedTuple):
 
     `solution` is plain Python as a learner would write it, imports included. Functions are compared with it on
     `examples` (tuples of arguments) and on tiny ones that `random_inputs` makes. `mistakes[i]` is a wrong function;
-    an answer that behaves like it gets `hints[i]`. `describe(*arguments)` adds a line to a failing input.
+    an answer that behaves like it gets `hints[i]`.
     """
 
     id: str
@@ -22,7 +22,6 @@ class Exercise(NamedTuple):
     examples: Sequence[tuple[Any, ...]] = ()
     random_inputs: Callable[[random.Random], tuple[Any, ...]] | None = None
     mistakes: Mapping[int, Callable] = {}
-    describe: Callable[..., str] | None = None
     examine: Callable[[Any], str] | None = None
 
     def cases(self) -> list[tuple[Any, ...]]:

@@ -17,18 +17,15 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from course_utils.exercises import all_exercises
+
 ROOT = Path(__file__).parents[2]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 # Every notebook has these cells in this order.
 PARTS = {"title": "markdown", "goal": "markdown", "cost": "markdown", "colab": "code", "setup": "code"}
 PARTS |= {"recap": "markdown"}
-MAX_CODE_LINES = 25
-MIN_WORDS = 600
-MAX_SENTENCE_WORDS = 25
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+MAX_CODE_LINES, MAX_SENTENCE_WORDS, MIN_WORDS = 25, 25, 600
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB_CELL = f"""\
 # Colab and other fresh machines: install the course's helper package. Elsewhere this cell does nothing.
 import importlib.util
@@ -52,9 +49,9 @@ _UNWANTED = re.compile(
 def normal_form(notebook: NotebookNode) -> str:
     """Return the text that a notebook's file must have: no outputs, the course's metadata, sorted keys."""
     notebook = copy.deepcopy(notebook)
-    notebook.metadata = METADATA
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
+        cell.metadata = {}
         cell.source = cell.source.strip("\n")
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -106,11 +103,8 @@ def _parts(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _headings(notebook: NotebookNode, name: str) -> Iterator[str]:
-    levels = [
-        len(marks)
-        for cell in _markdown(notebook)
-        for marks in re.findall(r"^(#{1,6}) \S", _FENCE.sub("", cell.source), re.MULTILINE)
-    ]
+    text = _FENCE.sub("", "\n\n".join(cell.source for cell in _markdown(notebook)))
+    levels = [len(marks) for marks in re.findall(r"^(#{1,6}) \S", text, re.MULTILINE)]
     if not notebook.cells[0].source.startswith("# ") or levels.count(1) != 1:
         yield f"there are {levels.count(1)} headings of level 1; keep one, the title in the first cell."
     if any(after > before + 1 for before, after in itertools.pairwise(levels)):
@@ -118,9 +112,7 @@ def _headings(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _code(notebook: NotebookNode, name: str) -> Iterator[str]:
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         if cell.id == "colab" and cell.source != COLAB_CELL:
             yield "cell colab: differs from notebook_rules.COLAB_CELL; copy it from there."
         if not 1 <= (lines := len(cell.source.splitlines())) <= MAX_CODE_LINES:
@@ -139,18 +131,12 @@ def _figures(notebook: NotebookNode, name: str) -> Iterator[str]:
             if isinstance(node, ast.ImportFrom) and node.module == "course_utils.plots":
                 yield f"cell {cell.id}: imports from plots; call plots.lines(…), so that its alt text can be checked."
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            alt = [
-                ast.unparse(keyword.value).strip("'\" ")
-                for keyword in getattr(node, "keywords", ())
-                if keyword.arg == "alt"
-            ]
-            if called.endswith("plt.show") or (called.startswith("plots.") and not any(alt)):
+            alt = {word.arg: ast.unparse(word.value).strip("'\" ") for word in getattr(node, "keywords", ())}.get("alt")
+            if called.endswith("plt.show") or (called.startswith("plots.") and not alt):
                 yield f"cell {cell.id}: {called}(…) has no alt text; draw with course_utils.plots and pass alt=."
 
 
 def _exercises(notebook: NotebookNode, name: str) -> Iterator[str]:
-    from course_utils.exercises import all_exercises
-
     for cell_id, exercise_id in exercise_calls(notebook, "check", "solution"):
         if exercise_id not in all_exercises() or not name.startswith(exercise_id[:2]):
             yield f"cell {cell_id}: there is no exercise {exercise_id!r} of this notebook; correct the id or add it."
