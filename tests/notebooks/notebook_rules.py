@@ -90,8 +90,7 @@ def _parts(notebook: NotebookNode, name: str) -> Iterator[str]:
         yield f"the required cells are {kinds}; make them {list(PARTS.items())}."
         return
     text = {cell.id: cell.source for cell in notebook.cells}
-    after_setup = [cell.source for cell in notebook.cells if cell.cell_type == "code"][2:3]
-    if not (_IMAGE.search(text["goal"]) or any("plots." in source for source in after_setup)):
+    if not (_IMAGE.search(text["goal"]) or any("plots." in cell.source for cell in _cells(notebook, "code")[2:3])):
         yield "cell goal: there is no picture of what you will have built; add one, or draw it right after the setup."
     for word, pattern in (("GPU", r"\bGPU\b"), ("time", r"\b(second|minute|hour)"), ("memory", r"\b[GM]B\b")):
         if not re.search(pattern, text["cost"]):
@@ -103,7 +102,7 @@ def _parts(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _headings(notebook: NotebookNode, name: str) -> Iterator[str]:
-    text = _FENCE.sub("", "\n\n".join(cell.source for cell in _markdown(notebook)))
+    text = _FENCE.sub("", "\n\n".join(cell.source for cell in _cells(notebook, "markdown")))
     levels = [len(marks) for marks in re.findall(r"^(#{1,6}) \S", text, re.MULTILINE)]
     if not notebook.cells[0].source.startswith("# ") or levels.count(1) != 1:
         yield f"there are {levels.count(1)} headings of level 1; keep one, the title in the first cell."
@@ -112,7 +111,7 @@ def _headings(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _code(notebook: NotebookNode, name: str) -> Iterator[str]:
-    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+    for cell in _cells(notebook, "code"):
         if cell.id == "colab" and cell.source != COLAB_CELL:
             yield "cell colab: differs from notebook_rules.COLAB_CELL; copy it from there."
         if not 1 <= (lines := len(cell.source.splitlines())) <= MAX_CODE_LINES:
@@ -122,7 +121,7 @@ def _code(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _figures(notebook: NotebookNode, name: str) -> Iterator[str]:
-    for cell in _markdown(notebook):
+    for cell in _cells(notebook, "markdown"):
         for match in _IMAGE.finditer(_FENCE.sub("", cell.source)):
             if not (_TAG_ALT.search(match["tag"]) if match["tag"] is not None else match["alt"].strip()):
                 yield f"cell {cell.id}: an image has no alt text; say in it what the picture shows."
@@ -144,7 +143,7 @@ def _exercises(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 def _language(notebook: NotebookNode, name: str) -> Iterator[str]:
     words = 0
-    for cell in _markdown(notebook):
+    for cell in _cells(notebook, "markdown"):
         text = prose(cell.source)
         words += len(re.findall(r"\w+", text))
         for found in _UNWANTED.findall(text):
@@ -173,14 +172,12 @@ def _sentences(text: str) -> Iterator[str]:
         yield from re.split(r"(?<=[.?!])[\"')*_”]*\s+", " ".join(block.split()))
 
 
-def _trees(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, ast.Module]]:
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            yield cell, ast.parse(_MAGIC.sub(r"\1pass", cell.source), cell.id)
+def _trees(notebook: NotebookNode) -> list[tuple[NotebookNode, ast.Module]]:
+    return [(cell, ast.parse(_MAGIC.sub(r"\1pass", cell.source), cell.id)) for cell in _cells(notebook, "code")]
 
 
-def _markdown(notebook: NotebookNode) -> list[NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+def _cells(notebook: NotebookNode, kind: str) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
 
 
 if __name__ == "__main__":
