@@ -24,12 +24,8 @@ SETTINGS = [f for f in fields(FinetuneConfig) if f.name not in ("warmup", "weigh
 def run_finetuning(
     pairs: str, encoder: str, config: FinetuneConfig, output: str | Path | None = None, show_progress: bool = True
 ) -> FinetuneResult:
-    """Fine-tune, print the result as JSON, and save model, tokenizer and result to the folder `output`, if given.
-
-    Such a folder is an encoder for another run.
-    """
-    folder = Path(output).expanduser() if output else None
-    if folder:
+    """Fine-tune, print the result as JSON, and save all to the folder `output`, which is an encoder for another run."""
+    if folder := Path(output).expanduser() if output else None:
         folder.mkdir(parents=True, exist_ok=True)  # fails before the training if it cannot be made
     location = artifacts.encoder_folder(encoder, pairs)
     result = finetune(pairs, location, config, show_progress)
@@ -53,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for f in SETTINGS:
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=f.default, help=f.metadata["text"])
     parser.add_argument("--output", help="folder for the fine-tuned model")
-    options = vars(parser.parse_args(arguments))
-    pairs, encoder, output = (options.pop(name) for name in ("pairs", "encoder", "output"))
+    given = parser.parse_args(arguments)
     try:
-        run_finetuning(pairs, encoder, FinetuneConfig(**options), output)
+        config = FinetuneConfig(**{f.name: getattr(given, f.name) for f in SETTINGS})
+        run_finetuning(given.pairs, given.encoder, config, given.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
