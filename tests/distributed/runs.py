@@ -34,7 +34,7 @@ def train_in_child(config: TrainConfig, folder: Path) -> None:
     from course_utils.train import run_training
 
     torch.set_num_threads(1)
-    run_training(config, folder, resume="auto", show_progress=False)
+    run_training(config, folder, resume="auto")
 
 
 def weights(folder: Path) -> bytes:

@@ -19,7 +19,7 @@ CONFIG = small_config({"save_steps": 20, "eval_steps": 20}, dropout=0.1, keep_ch
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
-    run_training(CONFIG, folder, show_progress=False)
+    run_training(CONFIG, folder)
     return folder
 
 
@@ -62,12 +62,12 @@ def test_the_last_n_are_kept_and_damaged_newer_ones_do_not_count(tmp_path, capsy
     def look(path, step):
         seen.append((step, checkpoints.find_last(folder, lambda _: None) == path))
 
-    run_training(config, tmp_path, on_checkpoint=look, show_progress=False)
+    run_training(config, tmp_path, on_checkpoint=look)
     before = weights(tmp_path)
     assert sorted(p.name for p in folder.iterdir()) == [f"step-000000{n}" for n in (50, 60)[-keep:]]
     for path in folder.iterdir():
         (path / "optimizer.bin").write_bytes(b"")
-    run_training(config, tmp_path, resume="auto", on_checkpoint=look, show_progress=False)
+    run_training(config, tmp_path, resume="auto", on_checkpoint=look)
     assert "step-00000060 is damaged (optimizer.bin has changed); it is passed over." in capsys.readouterr().err
     assert seen == [(step, True) for step in range(10, 61, 10)] * 2
     assert weights(tmp_path) == before
@@ -76,13 +76,13 @@ def test_the_last_n_are_kept_and_damaged_newer_ones_do_not_count(tmp_path, capsy
 def test_other_settings_are_refused_and_named_and_harmless_ones_are_not(finished):
     other = replace(CONFIG, dropout=0.2, profile=replace(CONFIG.profile, learning_rate=1e-4, seed=5))
     with pytest.raises(ValueError, match="written by a run with other settings") as error:
-        run_training(other, finished, resume="auto", show_progress=False)
+        run_training(other, finished, resume="auto")
     for part in ("dropout: 0.1 in the checkpoint, 0.2 now", "profile.learning_rate: 0.003", "profile.seed: 1"):
         assert part in str(error.value)
     assert "profile.model_width" not in str(error.value)
     before = weights(finished)
     harmless = replace(CONFIG, log_steps=7, keep_checkpoints=1)
-    summary = run_training(harmless, finished, resume="auto", show_progress=False)
+    summary = run_training(harmless, finished, resume="auto")
     assert (summary.steps, weights(finished)) == (60, before)  # it was finished, and is trained no further
     assert [entry["step"] for entry in summary.history if "eval_loss" in entry] == [0, 20, 40, 60]
 
@@ -106,18 +106,18 @@ def test_another_number_of_processes_device_precision_or_data_is_refused(finishe
 def test_an_old_run_is_not_written_over(finished, monkeypatch, resume, message):
     monkeypatch.chdir(finished.parent)
     with pytest.raises(ValueError, match=message):
-        run_training(CONFIG, finished, resume=resume, show_progress=False)
+        run_training(CONFIG, finished, resume=resume)
 
 
 def test_a_checkpoint_can_be_named_and_an_older_one_continues_elsewhere(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run_training(CONFIG, "run", resume=str(finished / "checkpoints/step-00000060")).steps == 60
     assert run_training(CONFIG, finished, resume="run/checkpoints/step-00000060").steps == 60
-    run_training(CONFIG, "branch", resume="run/checkpoints/step-00000040", show_progress=False)
+    run_training(CONFIG, "branch", resume="run/checkpoints/step-00000040")
     assert weights(tmp_path / "branch") == weights(finished)
     with pytest.raises(ValueError, match=r"--resume nowhere: run.json is missing. Name a folder like"):
         run_training(CONFIG, "new", resume="nowhere")
-    run_training(small_config({"train_steps": 2}), "new", resume="auto", show_progress=False)
+    run_training(small_config({"train_steps": 2}), "new", resume="auto")
     assert "nothing to resume in" in capsys.readouterr().out
 
 
@@ -126,15 +126,15 @@ def test_a_final_folder_without_checkpoints_is_not_written_over(tmp_path, resume
     (tmp_path / "final").mkdir()
     (tmp_path / "final" / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match="final has no checkpoints beside it; choose another --output"):
-        run_training(small_config({"train_steps": 2}), tmp_path, resume=resume, show_progress=False)
+        run_training(small_config({"train_steps": 2}), tmp_path, resume=resume)
     assert (tmp_path / "final" / "thesis.tex").read_text() == "mine"
 
 
 def test_the_log_of_a_resumed_run_is_that_of_an_undisturbed_one(tmp_path):
     config = small_config({"save_steps": 5, "eval_steps": 5, "train_steps": 20}, log_steps=10, keep_checkpoints=9)
-    whole = run_training(config, tmp_path / "a", show_progress=False)
+    whole = run_training(config, tmp_path / "a")
     middle = tmp_path / "a" / "checkpoints" / "step-00000005"
-    resumed = run_training(config, tmp_path / "b", resume=str(middle), show_progress=False)
+    resumed = run_training(config, tmp_path / "b", resume=str(middle))
     logs = [[{k: v for k, v in e.items() if "second" not in k and "memory" not in k} for e in run.history]
             for run in (whole, resumed)]  # fmt: skip
     assert logs[0] == logs[1]
@@ -150,7 +150,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(Exception, match="File too large"):
-            run_training(config, tmp_path, show_progress=False)
+            run_training(config, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, usual)

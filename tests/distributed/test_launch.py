@@ -16,7 +16,7 @@ from runs import small_config, weights
 from safetensors.torch import load_file
 
 from course_utils import train
-from course_utils.training.config import PRESETS, flat
+from course_utils.training.config import PRESETS
 
 SCRIPTS = Path(sys.executable).parent
 SMALL_MODEL = {
@@ -117,7 +117,7 @@ def test_a_users_error_is_one_message(arguments, message, tmp_path, capsys, monk
 def test_a_second_run_into_one_output_says_so(tmp_path):
     with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another run writes to"):
         train.run_training(small_config(), tmp_path, resume="auto")
-    train.run_training(small_config({"train_steps": 1}), tmp_path, resume="auto", show_progress=False)
+    train.run_training(small_config({"train_steps": 1}), tmp_path, resume="auto")
     FileLock(tmp_path / ".lock").acquire(timeout=0).lock.release()
 
 
@@ -154,7 +154,7 @@ def test_the_help_names_every_setting(capsys):
     with pytest.raises(SystemExit):
         train.parse_arguments(["--help"])
     text = capsys.readouterr().out
-    for name, value in flat(PRESETS["codeparrot"].as_dict()).items():
+    for name, value in PRESETS["codeparrot"].as_dict().items():
         wanted = f"COURSE_{name[8:].upper()} " if name.startswith("profile.") else f"--{name.replace('_', '-')}"
         assert wanted in text or value == "codeparrot"
 

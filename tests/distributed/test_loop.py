@@ -228,16 +228,16 @@ def test_resume_in_the_second_pass_and_on_its_border_is_exact(tmp_path, little_d
     per_pass, half = math.ceil(rows / 64), math.ceil(rows / 64) // 2
     profile = {"batch_size": 64, "eval_steps": half, "save_steps": half, "train_steps": 3 * per_pass}
     config = small_config(profile, dropout=0.1, keep_checkpoints=9)
-    whole = run_training(config, tmp_path / "a", show_progress=False)
+    whole = run_training(config, tmp_path / "a")
     assert whole.tokens == 3 * rows * 32
     for step, batch in ((per_pass, per_pass), (per_pass + half, half), (2 * per_pass, per_pass)):
         folder = tmp_path / "a" / "checkpoints" / f"step-{step:08d}"
         assert json.loads((folder / "run.json").read_text())["position"]["batch"] == batch
-        run_training(config, tmp_path / f"b{step}", resume=str(folder), show_progress=False)
+        run_training(config, tmp_path / f"b{step}", resume=str(folder))
         assert weights(tmp_path / "a") == weights(tmp_path / f"b{step}")
     # another distance of checkpoints changes nothing
     rarely = replace(config, profile=replace(config.profile, eval_steps=per_pass, save_steps=per_pass))
-    run_training(rarely, tmp_path / "c", show_progress=False)
+    run_training(rarely, tmp_path / "c")
     assert weights(tmp_path / "a") == weights(tmp_path / "c")
 
 
@@ -245,13 +245,13 @@ def test_a_finite_run_ends_with_the_data(tmp_path, little_data):
     rows = len(artifacts.packed_data(SMALL).train)
     profile = {"batch_size": 64, "train_steps": 10_000, "eval_steps": 500, "save_steps": 500}
     config = small_config(profile, infinite=False)
-    summary = run_training(config, tmp_path, show_progress=False)
+    summary = run_training(config, tmp_path)
     assert summary.steps == math.ceil(rows / 64)
     assert summary.tokens == rows * 32
-    again = run_training(config, tmp_path, resume="auto", show_progress=False)
+    again = run_training(config, tmp_path, resume="auto")
     assert (again.steps, again.tokens) == (summary.steps, summary.tokens)  # no second pass
     one_pass = small_config(profile | {"train_steps": -1})
-    assert run_training(one_pass, tmp_path / "one", show_progress=False).steps == summary.steps
+    assert run_training(one_pass, tmp_path / "one").steps == summary.steps
 
 
 def test_gradient_checkpointing_changes_no_gradient(tmp_path):
@@ -280,7 +280,7 @@ def test_the_options_of_e4_do_something(option):
 
 
 def test_training_learns_and_the_final_model_is_the_evaluated_one(tmp_path, capsys):
-    summary = run_training(small_config({"train_steps": 120}), tmp_path, show_progress=False)
+    summary = run_training(small_config({"train_steps": 120}), tmp_path)
     evaluations = [entry["eval_loss"] for entry in summary.history if "eval_loss" in entry]
     assert evaluations[0] == pytest.approx(math.log(2048), abs=0.1)
     assert evaluations[-1] < evaluations[0] - 1
@@ -322,7 +322,7 @@ def test_a_nan_stops_the_run_and_is_not_saved(tmp_path, monkeypatch, spoiled, me
 
     monkeypatch.setattr(loop, "optimizer_steps", spoiled_steps)
     with pytest.raises(loop.TrainingDiverged, match=message) if message else contextlib.nullcontext():
-        loop.train(run, tmp_path, show_progress=False)
+        loop.train(run, tmp_path)
     assert checkpoints.find_last(tmp_path / "checkpoints").name == f"step-{kept:08d}"
 
 

@@ -18,7 +18,7 @@ def test_metrics_stand_in_the_log_file_and_in_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = small_config(tracker="tensorboard", log_steps=20)
-    summary = train.run_training(config, tmp_path, show_progress=False)
+    summary = train.run_training(config, tmp_path)
     text = (tmp_path / "logs" / "process-0.log").read_text()
     assert "process 0 of 1" in text
     assert "setting profile.learning_rate = 0.003" in text
@@ -64,7 +64,7 @@ def test_trackio_works_on_this_machine(tmp_path, monkeypatch):
     for module in (trackio, sqlite_storage, utils):
         if hasattr(module, "TRACKIO_DIR"):
             monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
-    train.run_training(small_config(tracker="trackio", log_steps=20), tmp_path / "run", show_progress=False)
+    train.run_training(small_config(tracker="trackio", log_steps=20), tmp_path / "run")
     databases = list((tmp_path / "trackio").rglob("*.db"))
     rows = [row for path in databases for row in sqlite3.connect(path).execute("select step, metrics from metrics")]
     assert {20, 40, 60} <= {step for step, _ in rows}
