@@ -151,7 +151,7 @@ def test_presets_are_the_tutorials_settings():
     [
         ({"schedule": "cosin"}, "schedule = 'cosin' is not allowed; it must be one of cosine, linear"),
         ({"dropout": 1.0}, "dropout = 1.0"),
-        ({"alpha": math.inf}, "alpha = inf is not allowed; it must be finite"),
+        ({"alpha": math.inf}, "alpha = inf is not allowed; it must be a finite number"),
         ({"profile": "tiny"}, "profile = 'tiny' is not allowed; it must be of type Profile"),
         ({"keywords": "plt"}, "keywords = 'plt' is not allowed; it must be of type tuple"),
         ({"keep_checkpoints": 0}, "keep_checkpoints = 0"),
