@@ -1,7 +1,6 @@
 """The training script: `accelerate launch -m course_utils.train --profile tiny --output runs/first --resume auto`.
 
-Also for `torchrun -m` and `notebook_launcher(run_training, …)`. The loop is `course_utils.training.loop`; here stand
-the command line, the output folder and what is printed. The last line printed is the result as JSON.
+Also for `torchrun -m` and `notebook_launcher(run_training, …)`. The last line printed is the result as JSON.
 """
 
 import argparse
@@ -20,18 +19,13 @@ from filelock import FileLock, Timeout
 from course_utils import artifacts, cache
 from course_utils.profiles import PROFILES, Profile, get_profile, with_variables
 from course_utils.training import checkpoints, loop, tracking
-from course_utils.training.config import PRESETS, TrainConfig, flat
+from course_utils.training.config import PRESETS, TrainConfig
 
 
-def run_training(
-    config: TrainConfig, output: Path | str, resume: str = "no", on_checkpoint: loop.OnCheckpoint | None = None,
-    show_progress: bool = True,
-) -> loop.Summary:  # fmt: skip
-    """Train with these settings into the folder `output`, on as many processes as were launched.
+def run_training(config: TrainConfig, output: Path | str, resume: str = "no") -> loop.Summary:
+    """Train into the folder `output`: `final/` (model and tokenizer), `checkpoints/`, logs and the tracker's files.
 
-    `resume` is "no", "auto" (the newest intact checkpoint in `output`, if any) or the path of a checkpoint. Leaves
-    `final/` (model and tokenizer), `checkpoints/`, the logs and the tracker's files. Raises `ValueError` if `output`
-    belongs to another run.
+    `resume` is "no", "auto" (the newest intact checkpoint in `output`, if any) or the path of a checkpoint.
     """
     output = Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
@@ -46,9 +40,9 @@ def run_training(
         tokenizer = artifacts.code_tokenizer(config.profile)
         data = (artifacts.streamed_data if config.stream else artifacts.packed_data)(config.profile)
         run = loop.prepare(config, tokenizer, data, accelerator)
-        tracking.setup_logging(config.profile.name, accelerator, output / "logs", flat(config.as_dict()))
+        tracking.setup_logging(config.profile.name, accelerator, output / "logs", config.as_dict())
         tracking.logger.info("precision %s: %s", precision.name, precision.reason)
-        summary = loop.train(run, output, start[0], on_checkpoint, show_progress)
+        summary = loop.train(run, output, start[0])
         loop.save_final(run, tokenizer, output)
     except Timeout:
         raise ValueError(f"another run writes to {output}; choose another --output, or wait for its end.") from None
@@ -64,10 +58,7 @@ def run_training(
 
 
 def train_once(config: TrainConfig) -> tuple[Path, loop.Summary]:
-    """Train in the course's cache, or take what an earlier call with the same settings, data and code has trained.
-
-    An interrupted training continues where it was. Returns the folder of the run and its summary. For one process.
-    """
+    """Train in the course's cache, on one process, or take what an earlier call left; return folder and summary."""
     folder = artifacts.loop_folder(config.profile, config.as_dict())
     with cache.locked(folder, "training run"), contextlib.redirect_stdout(io.StringIO()):
         return folder, run_training(config, folder, resume="auto")
@@ -82,10 +73,8 @@ def _find_checkpoint(folder: Path, resume: str) -> Path | None:
         return last
     chosen = None if resume == "no" else Path(resume).expanduser().resolve()
     if last is not None and last.resolve() != chosen:
-        raise ValueError(
-            f"{folder} already holds checkpoints, the newest is {last.name}. "
-            "Continue with --resume auto, or choose another --output."
-        )
+        remedy = "Continue with --resume auto, or choose another --output."
+        raise ValueError(f"{folder} already holds checkpoints, the newest is {last.name}. {remedy}")
     if chosen is not None and (damage := checkpoints.damage(chosen)):
         raise ValueError(f"--resume {resume}: {damage}. Name a folder like {folder / 'step-00000100'}, or use auto.")
     return chosen
@@ -121,12 +110,10 @@ def make_config(options: argparse.Namespace) -> TrainConfig:
     """Turn the command line into settings; raises `ValueError` for values that are not allowed."""
     given = vars(options)
     own = {field: given[name] for field, name in (("train_steps", "max_steps"), ("seed", "seed")) if name in given}
-    if "preset" in given:
-        config = PRESETS[options.preset]
-        config = replace(config, profile=with_variables(config.profile, **own))
-    else:
-        config = TrainConfig(get_profile(options.profile, **own))
-    return replace(config, **{f.name: given[f.name] for f in fields(TrainConfig)[1:] if f.name in given})
+    config = PRESETS[options.preset] if "preset" in given else TrainConfig()
+    profile = with_variables(config.profile, **own) if "preset" in given else get_profile(options.profile, **own)
+    others = {f.name: given[f.name] for f in fields(TrainConfig)[1:] if f.name in given}
+    return replace(config, profile=profile, **others)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

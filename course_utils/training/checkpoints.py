@@ -1,13 +1,12 @@
 """Checkpoints that a killed run can trust: complete, unaltered, of the same run. The loop's and the Trainer's.
 
-The file that is written last names the run's settings and the checksums of all other files. So a checkpoint without
-it is incomplete, and one that was altered later is noticed.
+The file that is written last holds the checksums of all others: a checkpoint without it is incomplete.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def find_last(folder: Path, say: Callable[[str], None] = print) -> Path | None:
-    """Return the newest checkpoint in `folder` that is complete and unaltered; `say` names those that are not."""
+    """Return the newest checkpoint in `folder` that is complete and unaltered; `say` names damaged ones."""
     for checkpoint in newest_first(folder):
         if (wrong := damage(checkpoint)) is None:
             return checkpoint
@@ -72,11 +71,8 @@ def find_last(folder: Path, say: Callable[[str], None] = print) -> Path | None:
     return None
 
 
-def save(
-    accelerator: Accelerator, checkpoint: Path, keep: int, settings: Mapping[str, Any], position: Position,
-    history: list[dict[str, float]],
-) -> None:  # fmt: skip
-    """Write everything that `accelerator` prepared, and keep the newest `keep` checkpoints; all processes call this.
+def save(accelerator: Accelerator, checkpoint: Path, keep: int, **state: Any) -> None:
+    """Write `state` and everything that `accelerator` prepared; keep the newest `keep` checkpoints; on all processes.
 
     A run that is killed in here leaves the checkpoints before as they were; a failed write leaves nothing.
     """
@@ -88,7 +84,7 @@ def save(
             accelerator.save_state(str(checkpoint))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            seal(checkpoint, settings=settings, position=asdict(position), history=history)
+            seal(checkpoint, **state)
     except BaseException:
         shutil.rmtree(checkpoint, ignore_errors=True)
         raise
@@ -100,18 +96,13 @@ def save(
 
 
 def load(accelerator: Accelerator, checkpoint: Path, settings: Mapping[str, Any]) -> tuple[Position, list]:
-    """Put everything prepared back into its state; return where the run stood, and its log so far.
-
-    Raises `ValueError` for a checkpoint of a run with other settings, which it names.
-    """
+    """Restore everything prepared; return position and log. Raises `ValueError` for a run with other settings."""
     run = read(checkpoint)
-    saved = run.get("settings", {})
+    saved = run.get("settings", {})  # a checkpoint of the Trainer has none
     names = [name for name in sorted(saved.keys() | settings.keys()) if saved.get(name) != settings.get(name)]
     if names:
         changes = [f"{name}: {saved.get(name)!r} in the checkpoint, {settings.get(name)!r} now" for name in names]
-        raise ValueError(
-            f"{checkpoint} was written by a run with other settings. {'; '.join(changes)}. "
-            "Use the same settings to continue, or another folder to start anew."
-        )
+        remedy = "Use the same settings to continue, or another folder to start anew."
+        raise ValueError(f"{checkpoint} was written by a run with other settings. {'; '.join(changes)}. {remedy}")
     accelerator.load_state(str(checkpoint))
     return Position(**run["position"]), run["history"]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate.data_loader import DataLoaderStateMixin
+from torch import nn
 
 from course_utils.training.losses import IGNORED, predicted_tokens, token_losses
 
@@ -19,14 +20,11 @@ class Evaluation(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(
-    model: torch.nn.Module, dataloader: Any, accelerator: Any, tokens_per_byte: float | None = None
-) -> Evaluation:
+def evaluate(model: nn.Module, dataloader: Any, accelerator: Any, tokens_per_byte: float = math.nan) -> Evaluation:
     """Measure a causal language model on held-out data: every predicted token counts once (A15).
 
     Sums of losses and numbers of tokens are gathered from all processes, without the rows that Accelerate repeats to
-    fill the last batch, and divided at the end: batches of unequal length change nothing. `tokens_per_byte` (tokens
-    over UTF-8 bytes of the text) is needed for bits per byte. The model comes back in the mode it was in.
+    fill the last batch, and divided at the end: batches of unequal length change nothing.
     """
     was_training = model.training
     model.eval()
@@ -43,8 +41,7 @@ def evaluate(
         tokens += counts.sum().item()
     model.train(was_training)
     loss = total / tokens
-    bits = math.nan if tokens_per_byte is None else loss / math.log(2) * tokens_per_byte
-    return Evaluation(loss, perplexity(loss), bits)
+    return Evaluation(loss, perplexity(loss), loss / math.log(2) * tokens_per_byte)
 
 
 def labels_of(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -64,5 +61,5 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, tokens: int, num_bytes: int) -> float:
-    """Convert nats per token into bits per byte of the same text, which no longer depend on the tokenizer."""
+    """Convert nats per token into bits per byte of the same text, which do not depend on the tokenizer."""
     return loss / math.log(2) * tokens / num_bytes

@@ -23,18 +23,18 @@ _USED = ("input_ids", "attention_mask", "labels")
 
 
 class FilledRows(Dataset):
-    """Packed rows with labels, and empty rows up to a multiple of `multiple`: yields input_ids and labels, (T,) each.
+    """Rows of one length, and empty ones up to a multiple of `multiple`: yields input_ids and labels, (T,) each.
 
-    With a multiple of the global batch (batch size x processes x accumulation), a pass has the same batches for any
-    number of processes, and every one of them has at least one real row.
+    `labels` or `attention_mask` of the rows tell which tokens count. With a multiple of the global batch (batch size
+    x processes x accumulation), a pass has the same batches for any number of processes, each with a real row.
     """
 
     def __init__(self, rows: Any, multiple: int) -> None:
-        """Take a data set with `input_ids` of one length; `labels` or `attention_mask` tell which tokens count."""
+        """Take a map-style data set."""
         self.rows, self.multiple = rows, multiple
 
     def __len__(self) -> int:
-        """Return the number of rows, the empty ones included."""
+        """Count the rows, empty ones included."""
         return -(-len(self.rows) // self.multiple) * self.multiple
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row]:
@@ -42,16 +42,16 @@ class FilledRows(Dataset):
         real = [int(i) for i in indices if i < len(self.rows)]
         batch = self.rows[real or [0]]
         batch = {name: torch.as_tensor(batch[name]).long() for name in _USED if name in batch}
-        pairs = iter(zip(batch["input_ids"], labels_of(batch), strict=True))
-        like = batch["input_ids"][0]
-        return [_row(*next(pairs)) if i < len(self.rows) else _empty(like) for i in indices]
+        ids, labels = batch["input_ids"], labels_of(batch)
+        found = iter([{"input_ids": row, "labels": labels[i]} for i, row in enumerate(ids)])
+        return [next(found) if i < len(self.rows) else _empty(ids[0]) for i in indices]
 
 
 class FilledStream(IterableDataset):
     """The same for a finite stream of rows: each data-loader worker fills up its own part."""
 
     def __init__(self, stream: Any, multiple: int) -> None:
-        """Take an iterable of rows like those of `FilledRows`."""
+        """Take an iterable of rows."""
         super().__init__()
         self.stream, self.multiple = stream, multiple
 
@@ -61,31 +61,24 @@ class FilledStream(IterableDataset):
 
     def __iter__(self) -> Iterator[Row]:
         """Yield all rows, then the empty ones."""
-        count, ids = 0, None
+        count, row = 0, None
         for row in self.stream:
-            ids = row["input_ids"]
             count += 1
-            yield _row(ids, labels_of(row))
+            yield {"input_ids": row["input_ids"], "labels": labels_of(row)}
         for _ in range(-count % self.multiple):
-            yield _empty(ids)
-
-
-def _row(ids: torch.Tensor, labels: torch.Tensor) -> Row:
-    return {"input_ids": ids, "labels": labels}
+            yield _empty(row["input_ids"])
 
 
 def _empty(like: torch.Tensor) -> Row:
-    return _row(torch.zeros_like(like), torch.full_like(like, IGNORED))
+    return {"input_ids": torch.zeros_like(like), "labels": torch.full_like(like, IGNORED)}
 
 
 def check_rows(train: Any, validation: Any, step_rows: int) -> None:
     """Raise `ValueError` if there are fewer rows than one step takes, or none to evaluate; a stream has no length."""
     rows = len(train) if hasattr(train, "__len__") else step_rows
     if rows < step_rows or len(validation) == 0:
-        raise ValueError(
-            f"{rows} training and {len(validation)} held-out rows are too few for steps of {step_rows} rows. "
-            "Use more text, or set COURSE_BATCH_SIZE or COURSE_ACCUMULATION_STEPS lower."
-        )
+        what = f"{rows} training and {len(validation)} held-out rows are too few for steps of {step_rows} rows."
+        raise ValueError(f"{what} Use more text, or set COURSE_BATCH_SIZE or COURSE_ACCUMULATION_STEPS lower.")
 
 
 def create_dataloaders(
@@ -94,8 +87,7 @@ def create_dataloaders(
 ) -> tuple[DataLoader, DataLoader]:  # fmt: skip
     """Make the loaders for training and evaluation, for Accelerate to prepare (A14, C7).
 
-    `train` is a map-style data set, shuffled in each pass, or a finite stream such as `packed_stream`. Call the
-    prepared loader's `set_epoch` before each pass. Raises `ValueError` for too few rows.
+    `train` is a map-style data set, shuffled in each pass, or a finite stream. Call `set_epoch` before each pass.
     """
     step_rows = batch_size * processes * accumulation_steps
     check_rows(train, validation, step_rows)
@@ -119,13 +111,7 @@ def packed_stream(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, docum
         option = "max_buffer_input_shards"
         one_file = {option: 1} if option in signature(documents.shuffle).parameters else {}
         documents = documents.shuffle(seed=config.profile.seed, buffer_size=config.shuffle_buffer, **one_file)
-    return ConstantLengthDataset(
-        tokenizer,
-        documents,
-        seq_length=config.profile.context_length,
-        num_of_sequences=config.buffer_sequences,
-        shuffle=True,
-        seed=config.profile.seed,
-        process_index=0,  # Accelerate shares out the rows
-        num_processes=1,
-    )
+    return ConstantLengthDataset(  # for one process: Accelerate shares out the rows
+        tokenizer, documents, seq_length=config.profile.context_length, num_of_sequences=config.buffer_sequences,
+        shuffle=True, seed=config.profile.seed, process_index=0, num_processes=1,
+    )  # fmt: skip

@@ -7,11 +7,11 @@ GPUs add in any order), and the learning rate counts optimizer steps.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator, skip_first_batches
@@ -24,18 +24,15 @@ from course_utils.environment import Precision, choose_device, choose_precision
 from course_utils.models.causal import build_causal_lm, check_context
 from course_utils.training import checkpoints, tracking
 from course_utils.training.checkpoints import Position
-from course_utils.training.config import TrainConfig
+from course_utils.training.config import HARMLESS, TrainConfig
 from course_utils.training.heldout import Evaluation, evaluate
 from course_utils.training.loaders import create_dataloaders, packed_stream
 from course_utils.training.losses import LossSums, causal_loss_sums, choose_loss, keytoken_ids
 from course_utils.training.optimization import TrainingDiverged, get_grouped_params, scale_gradients, steps_per_pass
 from course_utils.training.pretraining import PackedData
 
-OnCheckpoint = Callable[[Path, int], None]  # called on the main process with the folder and the step
 
-
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What one optimizer step showed: loss over all its rows, gradient length before clipping, rate, tokens."""
 
     loss: float
@@ -64,8 +61,7 @@ class Run:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """Result of a training: steps done, the last evaluation, speed, and the log (one entry per line of the log)."""
 
     steps: int
@@ -76,31 +72,24 @@ class Summary:
 
 
 def make_accelerator(config: TrainConfig, folder: Path | str) -> tuple[Accelerator, Precision]:
-    """Make the accelerator for a run, and return it with the number format it uses and why.
-
-    Raises `ValueError` for a tracker without a login, and for fp16 without CUDA, which would be silently ignored.
-    """
+    """Make the accelerator for a run, and return it with the number format it uses and why."""
     device = choose_device()
     tracking.check_tracker(config.tracker)
-    if config.precision == "fp16" and device.type != "cuda":
+    if config.precision == "fp16" and device.type != "cuda":  # which would be ignored without a word
         raise ValueError(f"fp16 needs a CUDA GPU, this is {device.type}; use precision auto, bf16 or fp32.")
     precision = choose_precision(device) if config.precision == "auto" else Precision(config.precision, "asked for")
     accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=precision.mixed_precision,
+        cpu=device.type == "cpu", mixed_precision=precision.mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.profile.accumulation_steps),
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False, non_blocking=device.type == "cuda"),
         log_with=None if config.tracker == "none" else config.tracker,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(Path(folder) / "logs")),
-    )
+    )  # fmt: skip
     return accelerator, precision
 
 
 def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: PackedData, accelerator: Accelerator) -> Run:
-    """Build model, optimizer, schedule and loaders from the settings, and let Accelerate prepare them.
-
-    Raises `ValueError` for too few rows, and for rows that are longer than the model's context.
-    """
+    """Build model, optimizer, schedule and loaders from the settings, and let Accelerate prepare them."""
     profile, processes, device = config.profile, accelerator.num_processes, accelerator.device
     model = build_model(config, tokenizer)
     train_loader, eval_loader = create_dataloaders(
@@ -121,7 +110,8 @@ def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: Packe
     model, optimizer, train_loader, eval_loader = accelerator.prepare(model, optimizer, train_loader, eval_loader)
     accelerator.register_for_checkpointing(scheduler)
     set_seed(profile.seed, device_specific=True)  # another dropout on every process
-    settings = config.shaping_weights() | {"processes": processes, "device": device.type, "data": data.digest}
+    settings = {name: value for name, value in config.as_dict().items() if name not in HARMLESS}
+    settings |= {"processes": processes, "device": device.type, "data": data.digest}
     settings["precision"] = accelerator.mixed_precision
     return Run(
         config, accelerator, settings, model, optimizer, scheduler, train_loader, eval_loader,
@@ -192,14 +182,10 @@ def optimizer_steps(run: Run) -> Iterator[StepResult]:
             yield StepResult(total / weight, length, used, int(tokens), skipped)
 
 
-def train(
-    run: Run, folder: Path, resume: Path | None = None, on_checkpoint: OnCheckpoint | None = None,
-    show_progress: bool = True,
-) -> Summary:  # fmt: skip
+def train(run: Run, folder: Path, resume: Path | None = None) -> Summary:
     """Train a prepared run to its last step, from the checkpoint `resume` if one is given.
 
-    Evaluates, logs and writes to `folder/checkpoints` at the distances of the settings, and at the end. Raises
-    `TrainingDiverged` when the loss becomes NaN or infinite; the checkpoints before stay.
+    Evaluates, logs and writes to `folder/checkpoints` at the distances of the settings, and at the end.
     """
     saved = None
     if resume is not None:
@@ -209,8 +195,8 @@ def train(
     position, config = run.position, run.config
     _evaluate(run)
     last_line, clock = replace(position), time.perf_counter()
-    shown = show_progress and run.accelerator.is_main_process
-    with tqdm(total=run.total_steps, initial=position.step, unit=" steps", desc="training", disable=not shown) as bar:
+    quiet = not run.accelerator.is_main_process
+    with tqdm(total=run.total_steps, initial=position.step, unit=" steps", desc="training", disable=quiet) as bar:
         for result in islice(optimizer_steps(run), run.total_steps - position.step):
             position.step += 1
             position.tokens += result.tokens
@@ -225,20 +211,18 @@ def train(
             if position.step % config.profile.eval_steps == 0:
                 _evaluate(run)
             if position.step % config.profile.save_steps == 0:
-                saved = _save(run, folder, on_checkpoint)
+                saved = _save(run, folder)
             clock = time.perf_counter()  # evaluation and checkpoints are not training time
     evaluation = _evaluate(run)
     if saved != position.step:
-        _save(run, folder, on_checkpoint)
+        _save(run, folder)
     return Summary(position.step, evaluation, position.tokens, position.tokens / position.seconds, run.history)
 
 
 def _stop(run: Run, what: str) -> None:
     where = f"step {run.position.step} of {run.total_steps} (pass {run.position.epoch + 1}, batch {run.position.batch})"
-    raise TrainingDiverged(
-        f"{where}: {what}. The training stops here; earlier checkpoints stay. A lower learning rate, a longer warm-up "
-        "or precision fp32 usually help."
-    )
+    remedy = "Earlier checkpoints stay. A lower learning rate, a longer warm-up or precision fp32 usually help."
+    raise TrainingDiverged(f"{where}: {what}. {remedy}")
 
 
 def _log(run: Run, result: StepResult, last_line: Position) -> Position:
@@ -273,13 +257,11 @@ def _evaluate(run: Run) -> Evaluation:
     return result
 
 
-def _save(run: Run, folder: Path, on_checkpoint: OnCheckpoint | None) -> int:
-    step, keep = run.position.step, run.config.keep_checkpoints
-    checkpoint = folder / "checkpoints" / f"step-{step:08d}"
-    checkpoints.save(run.accelerator, checkpoint, keep, run.settings, run.position, run.history)
-    if on_checkpoint is not None and run.accelerator.is_main_process:
-        on_checkpoint(checkpoint, step)
-    return step
+def _save(run: Run, folder: Path) -> int:
+    checkpoint = folder / "checkpoints" / f"step-{run.position.step:08d}"
+    state = {"settings": run.settings, "position": asdict(run.position), "history": run.history}
+    checkpoints.save(run.accelerator, checkpoint, run.config.keep_checkpoints, **state)
+    return run.position.step
 
 
 def save_final(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -1,7 +1,6 @@
-"""Losses of a causal language model, as sums with their weights, so that batches can be added up before dividing.
+"""Losses of a causal language model, each first a pair (sum, weight): a mean of means is wrong for unequal batches.
 
-A mean of means is only right where all batches weigh the same. So every loss here is first a pair (sum, weight); the
-loop adds pairs over micro-batches and processes, and divides once.
+The loop adds pairs over micro-batches and processes, and divides once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,21 +19,17 @@ LossSums = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def keytoken_ids(tokenizer: Any, keywords: Iterable[str] = KEYWORDS, say: Callable[[str], None] = print) -> list[int]:
-    """Return the ids of those keywords that are one token, each with and without a leading space (A12).
-
-    `say` names the others. Raises `ValueError` if none is, and for one string, whose letters would count as keywords.
-    """
-    if isinstance(keywords, str) or "" in (keywords := list(keywords)):
+    """Return the ids of those keywords that are one token, with and without a leading space (A12); `say` the others."""
+    if isinstance(keywords, str) or "" in (keywords := list(keywords)):  # the letters of a string would be keywords
         raise ValueError(f"keywords = {keywords!r} is not allowed; give a list of words, none of them empty.")
     forms = [form for keyword in keywords for form in (keyword, f" {keyword}")]
     ids = {form: tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms}
     several = [repr(form) for form, tokens in ids.items() if len(tokens) != 1]
     single = list(dict.fromkeys(tokens[0] for tokens in ids.values() if len(tokens) == 1))
     if not single:
-        raise ValueError(
-            f"none of {', '.join(map(repr, forms)) or 'no keywords'} is a single token of this tokenizer. Choose words "
-            "that are frequent in its training text, or train a tokenizer with a larger vocabulary."
-        )
+        words = ", ".join(map(repr, forms)) or "no keywords"
+        remedy = "Choose words that are frequent in its training text, or train one with a larger vocabulary."
+        raise ValueError(f"none of {words} is a single token of this tokenizer. {remedy}")
     if several:
         say(f"Not a single token, so left out: {', '.join(several)}")
     return single
@@ -81,9 +76,8 @@ def keytoken_weighted_loss(
     """Return a cross-entropy in which rows with key tokens count more (A13); a scalar, in nats per token.
 
     inputs (B, T) token ids, or -100 for padding, which counts nowhere; logits (B, T, V). Normalised, a row weighs
-    1 + alpha x its key tokens, and the sum of the weights divides: alpha = 0 is the plain mean of the rows. With
-    `normalize=False` it is the tutorial's formula, bit for bit: a row weighs alpha x (1 + its key tokens) and the
-    number of rows divides, so that alpha only scales the loss.
+    1 + alpha x its key tokens, and the sum of the weights divides. With `normalize=False` it is the tutorial's formula,
+    bit for bit: a row weighs alpha x (1 + its key tokens) and the number of rows divides: alpha only scales the loss.
     """
     if not normalize:
         return (_row_means(inputs, logits) * (alpha * row_weights(inputs, keytoken_ids))).mean()

@@ -11,9 +11,8 @@ class TrainingDiverged(RuntimeError):
 def get_grouped_params(model: nn.Module, weight_decay: float) -> list[dict]:
     """Split the trainable parameters into two groups for the optimizer: with `weight_decay`, and without (A14).
 
-    Only tensors with two or more dimensions that are not embeddings decay. Biases and the weights of norms have one
-    dimension, whatever the model calls them. A tied output layer is the embedding, so it does not decay either. (The
-    tutorials go by the name "LayerNorm.weight", which no norm of GPT-2 bears.)
+    Only tensors with two or more dimensions that are not embeddings decay, so no bias, norm or tied output layer,
+    whatever the model calls them. (The tutorials go by the name "LayerNorm.weight", which no norm of GPT-2 bears.)
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     decaying, rest = [], []

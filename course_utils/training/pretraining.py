@@ -4,16 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, IterableDataset
-from transformers import (
-    DataCollatorForLanguageModeling,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import DataCollatorForLanguageModeling, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from course_utils.data.tokenization import check_tokenizer
 from course_utils.environment import choose_device, choose_precision
@@ -49,16 +43,12 @@ class PackedData:
 
 
 def tutorial_settings(profile: Profile) -> Profile:
-    """Return `profile` with the tutorials' training settings (A9), and as many tokens of training as before.
-
-    Learning rate 5e-4, 1 000 warm-up steps, 32 x 8 sequences per step. `full` has them already.
-    """
+    """Return `profile` with the tutorials' training settings (A9), which `full` has, and as many tokens as before."""
     tutorial = {"batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4, "warmup_steps": 1000}
     settings = replace(profile, weight_decay=0.1, **tutorial)
     if profile.train_steps == -1:
         return settings
     factor = settings.tokens_per_step / profile.tokens_per_step
-
     train_steps, eval_steps = (max(1, round(n / factor)) for n in (profile.train_steps, profile.eval_steps))
     save_steps = eval_steps * max(1, profile.save_steps // profile.eval_steps)
     return replace(settings, train_steps=train_steps, eval_steps=eval_steps, save_steps=save_steps)
@@ -69,87 +59,53 @@ def training_arguments(profile: Profile, output_dir: Path | str, rows: int) -> T
     one_pass = steps_per_pass(rows, profile.batch_size, accumulation_steps=profile.accumulation_steps)
     steps = one_pass if profile.train_steps == -1 else profile.train_steps
     return TrainingArguments(
-        output_dir=str(output_dir),
-        per_device_train_batch_size=profile.batch_size,
-        per_device_eval_batch_size=profile.batch_size,
-        gradient_accumulation_steps=profile.accumulation_steps,
-        max_steps=profile.train_steps,
-        num_train_epochs=1,
-        learning_rate=profile.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=warmup_within(profile.warmup_steps, steps),
-        weight_decay=profile.weight_decay,
-        eval_strategy="steps",
-        eval_steps=profile.eval_steps,
-        eval_on_start=True,
-        logging_steps=profile.eval_steps,
+        output_dir=str(output_dir), report_to="none",
+        per_device_train_batch_size=profile.batch_size, per_device_eval_batch_size=profile.batch_size,
+        gradient_accumulation_steps=profile.accumulation_steps, max_steps=profile.train_steps, num_train_epochs=1,
+        learning_rate=profile.learning_rate, weight_decay=profile.weight_decay,
+        lr_scheduler_type="cosine", warmup_steps=warmup_within(profile.warmup_steps, steps),
+        eval_strategy="steps", eval_steps=profile.eval_steps, eval_on_start=True, logging_steps=profile.eval_steps,
         logging_nan_inf_filter=False,  # it would show the losses before instead of a NaN
-        save_steps=profile.save_steps,
-        save_total_limit=2,
-        seed=profile.seed,
+        save_steps=profile.save_steps, save_total_limit=2, seed=profile.seed,
         data_seed=profile.seed,  # without it, a resumed run would see another order if anything else drew numbers
-        use_cpu=choose_device().type == "cpu",
-        dataloader_pin_memory=choose_device().type == "cuda",
-        report_to="none",
+        use_cpu=choose_device().type == "cpu", dataloader_pin_memory=choose_device().type == "cuda",
         **choose_precision().trainer_flags,
-    )
+    )  # fmt: skip
 
 
-class StopAt(TrainerCallback):
-    """Interrupt a training after a number of optimizer steps, with a checkpoint, as if the laptop had been closed."""
+class _Watch(TrainerCallback):
+    """Stop at a NaN, seal every checkpoint, and interrupt after `stop_at` steps as if the laptop had been closed."""
 
-    def __init__(self, step: int):
-        """Stop when `step` optimizer steps are done."""
-        self.step = step
+    def __init__(self, stop_at: int | None):
+        self.stop_at = stop_at
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ask the Trainer to save and to stop."""
-        if state.global_step >= self.step:
+        if self.stop_at is not None and state.global_step >= self.stop_at:
             control.should_save = control.should_training_stop = True
 
-
-class StopAtNaN(TrainerCallback):
-    """Raise `TrainingDiverged` for a loss that is NaN or infinite, which never recovers."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Look at the losses of training and evaluation, before a checkpoint is written."""
-        for name in ("loss", "eval_loss", "train_loss"):
-            if not math.isfinite((logs or {}).get(name, 0.0)):
-                raise TrainingDiverged(
-                    f"step {state.global_step} of {state.max_steps}: {name} is {logs[name]}. The training stops here, "
-                    f"and no model is saved. The learning rate {args.learning_rate:g} is probably too high: set "
-                    "COURSE_LEARNING_RATE lower, or COURSE_WARMUP_STEPS higher."
-                )
-
-
-class SealCheckpoints(TrainerCallback):
-    """Add the list of checksums to every checkpoint, so that a torn or altered one is noticed."""
+    def on_log(self, args, state, control, logs, **kwargs):
+        for name in ("loss", "eval_loss", "train_loss"):  # before a checkpoint is written
+            if not math.isfinite(logs.get(name, 0.0)):
+                what = f"step {state.global_step} of {state.max_steps}: {name} is {logs[name]}. No model is saved."
+                cause = f"The learning rate {args.learning_rate:g} is probably too high"
+                remedy = "set COURSE_LEARNING_RATE lower, or COURSE_WARMUP_STEPS higher."
+                raise TrainingDiverged(f"{what} {cause}: {remedy}")
 
     def on_save(self, args, state, control, **kwargs):
-        """Seal the checkpoint that the Trainer has just written."""
         checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-def make_trainer(
-    profile: Profile, tokenizer: PreTrainedTokenizerBase, data: PackedData, output_dir: Path, dropout: float = 0.0
-) -> Trainer:
-    """Put fresh model, arguments, collator and data together; the collator copies the inputs to the labels.
-
-    Raises `ValueError` if the sequences are longer than the model's context or there are too few of them, and for a
-    tokenizer whose padding is the end-of-text token: the collator would take both out of the labels.
-    """
-    check_tokenizer(tokenizer)
+def make_trainer(profile: Profile, tokenizer: Any, data: PackedData, output_dir: Path, dropout: float = 0.0) -> Trainer:
+    """Put fresh model, arguments, collator and data together; the collator copies the inputs to the labels."""
+    check_tokenizer(tokenizer)  # with the end-of-text token as padding, the collator would take both out of the labels
     check_rows(data.train, data.validation, profile.batch_size)
     model = build_causal_lm(profile, tokenizer, dropout)
     check_context(model, len(data.train[0]["input_ids"]))
     return Trainer(
-        model=model,
-        args=training_arguments(profile, output_dir, rows=len(data.train)),
-        train_dataset=data.train,
-        eval_dataset=data.validation,
+        model=model, args=training_arguments(profile, output_dir, rows=len(data.train)), processing_class=tokenizer,
+        train_dataset=data.train, eval_dataset=data.validation,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        processing_class=tokenizer,
-    )
+    )  # fmt: skip
 
 
 def train(
@@ -157,16 +113,13 @@ def train(
 ) -> tuple[PreTrainedModel, list[dict[str, float]]]:
     """Train to the end, or to `stop_at` steps, from the newest intact checkpoint in `run_folder`, if there is one.
 
-    Returns the model and the log: one entry per evaluation and per logged training loss. The folder must be named by
-    all that makes the weights: nothing else tells one run from another. Raises `TrainingDiverged` for a NaN.
+    Returns the model and the log. The folder must be named by all that makes the weights: nothing else tells one run
+    from another. Raises `TrainingDiverged` for a NaN.
     """
     trainer = make(run_folder)
     checkpoint = checkpoints.find_last(run_folder)
     trainer.args.eval_on_start = checkpoint is None  # a resumed run was evaluated before it stopped
-    trainer.add_callback(SealCheckpoints())
-    trainer.add_callback(StopAtNaN())
-    if stop_at is not None:
-        trainer.add_callback(StopAt(stop_at))
+    trainer.add_callback(_Watch(stop_at))
     # A checkpoint lacks the output layer, which is the input table and saved once.
     with dropped_messages("transformers.trainer", "lm_head.weight"):
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -175,13 +128,8 @@ def train(
 
 def learning_curve(history: list[dict[str, float]], data: PackedData, tokens_per_step: int) -> list[dict[str, float]]:
     """Pick the evaluations out of a Trainer log: step, tokens seen, held-out loss and bits per byte."""
+    points = [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
     return [
-        {
-            "step": entry["step"],
-            "tokens": entry["step"] * tokens_per_step,
-            "loss": entry["eval_loss"],
-            "bits_per_byte": data.bits_per_byte(entry["eval_loss"]),
-        }
-        for entry in history
-        if "eval_loss" in entry
+        {"step": step, "tokens": step * tokens_per_step, "loss": loss, "bits_per_byte": data.bits_per_byte(loss)}
+        for step, loss in points
     ]

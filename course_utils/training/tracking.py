@@ -1,7 +1,4 @@
-"""Where a run reports: one log file per process, and one tracker that draws the curves (C6).
-
-Only the main process sends metrics to the tracker; on several processes each number is already that of all of them.
-"""
+"""Where a run reports (C6): one log file per process, and one tracker, to which the main process sends everyone's."""
 
 import contextlib
 import importlib
@@ -36,38 +33,33 @@ def check_tracker(name: str) -> None:
             raise ValueError(f"{error} Or set WANDB_MODE=offline, or choose another tracker.") from None
 
 
-def setup_logging(
-    project_name: str, accelerator: Accelerator, folder: Path | str, settings: Mapping[str, Any] | None = None
-) -> None:
-    """Open this process's log file in `folder` and the accelerator's tracker, named `project_name`.
-
-    `settings` are shown beside the curves. `log_metrics` writes to what was opened last, until `finish_logging`.
-    """
+def setup_logging(project_name: str, accelerator: Accelerator, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Open this process's log file in `folder` and the tracker; both record `settings`, and then `log_metrics`."""
     global _accelerator
     finish_logging()
     _accelerator = accelerator
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(Path(folder) / f"process-{accelerator.process_index}.log", encoding="utf-8")
+    index, processes, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / f"process-{index}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
-    where = f"process {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}"
-    logger.info("%s starts: %s", project_name, where)
-    for name, value in (settings or {}).items():
+    logger.info("%s starts: process %d of %d on %s", project_name, index, processes, device)
+    for name, value in settings.items():
         logger.info("setting %s = %s", name, value)
     if accelerator.log_with:
-        shown = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in (settings or {}).items()}
+        shown = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
         accelerator.init_trackers(project_name, config=shown)
 
 
 def log_metrics(step: int, metrics: Mapping[str, float]) -> None:
-    """Write metrics to this process's log file and, from the main process, to the tracker; to what is open of both."""
+    """Write metrics to this process's log file and, from the main process, to the tracker, if they are open."""
     logger.info("step %d: %s", step, ", ".join(f"{name} {value:.6g}" for name, value in metrics.items()))
     if _accelerator is not None and _accelerator.is_main_process:
         _accelerator.log({name: value for name, value in metrics.items() if math.isfinite(value)}, step=step)
 
 
 def finish_logging() -> None:
-    """Close the log file and the tracker; does nothing if none is open."""
+    """Close the log file and the tracker, if they are open."""
     global _accelerator
     if _accelerator is not None:
         _accelerator.end_training()

@@ -9,24 +9,14 @@ from course_utils.profiles import PROFILES
 from course_utils.training.config import TrainConfig
 
 SMALL = replace(
-    PROFILES["tiny"],
-    context_length=32,
-    model_layers=1,
-    model_width=32,
-    model_heads=2,
-    batch_size=4,
-    train_steps=60,
-    warmup_steps=10,
-    eval_steps=30,
-    save_steps=30,
-    eval_sequences=40,
-)
+    PROFILES["tiny"], context_length=32, model_layers=1, model_width=32, model_heads=2, batch_size=4, train_steps=60,
+    warmup_steps=10, eval_steps=30, save_steps=30, eval_sequences=40,
+)  # fmt: skip
 
 
 def small_config(profile=None, **settings) -> TrainConfig:
     """Return settings of a run of a second; `profile` changes the profile's values."""
-    settings = {"tracker": "none", "precision": "fp32"} | settings
-    return TrainConfig(replace(SMALL, **(profile or {})), **settings)
+    return TrainConfig(replace(SMALL, **(profile or {})), **{"tracker": "none", "precision": "fp32"} | settings)
 
 
 def train_in_child(config: TrainConfig, folder: Path) -> None:
@@ -34,9 +24,8 @@ def train_in_child(config: TrainConfig, folder: Path) -> None:
     from course_utils.train import run_training
 
     torch.set_num_threads(1)
-    run_training(config, folder, resume="auto", show_progress=False)
+    run_training(config, folder, resume="auto")
 
 
 def weights(folder: Path) -> bytes:
-    """Return the final weights of a run."""
     return (folder / "final" / "model.safetensors").read_bytes()

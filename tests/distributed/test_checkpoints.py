@@ -19,19 +19,15 @@ CONFIG = small_config({"save_steps": 20, "eval_steps": 20}, dropout=0.1, keep_ch
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
-    run_training(CONFIG, folder, show_progress=False)
+    run_training(CONFIG, folder)
     return folder
 
 
 @pytest.fixture
-def finished(trained, tmp_path):
-    """A run of 60 steps with checkpoints at 20, 40 and 60."""
+def finished(trained, tmp_path, monkeypatch):
+    """A run of 60 steps with checkpoints at 20, 40 and 60, in `run` of the present folder."""
+    monkeypatch.chdir(tmp_path)
     return shutil.copytree(trained, tmp_path / "run")
-
-
-def ways_to_damage(content):
-    """Yield what a kill or a bad disk can leave of a file; None is nothing."""
-    yield from (content[:-2], content[:40], bytes([content[0] ^ 1]) + content[1:], b"", None)
 
 
 def test_a_torn_or_altered_checkpoint_is_passed_over_and_named(finished):
@@ -41,7 +37,7 @@ def test_a_torn_or_altered_checkpoint_is_passed_over_and_named(finished):
     files = sorted(newest.iterdir())
     for file in files:
         content = file.read_bytes()
-        for damaged in ways_to_damage(content):
+        for damaged in (content[:-2], content[:40], bytes([content[0] ^ 1]) + content[1:], b"", None):
             file.unlink() if damaged is None else file.write_bytes(damaged)
             said = []
             assert checkpoints.find_last(folder, said.append).name == "step-00000040", (file.name, damaged)
@@ -55,19 +51,21 @@ def test_a_torn_or_altered_checkpoint_is_passed_over_and_named(finished):
 
 
 @pytest.mark.parametrize("keep", [1, 2])
-def test_the_last_n_are_kept_and_damaged_newer_ones_do_not_count(tmp_path, capsys, keep):
+def test_the_last_n_are_kept_and_damaged_newer_ones_do_not_count(tmp_path, capsys, monkeypatch, keep):
     config = small_config({"save_steps": 10, "eval_steps": 10}, keep_checkpoints=keep)
-    folder, seen = tmp_path / "checkpoints", []
+    folder, seen, save = tmp_path / "checkpoints", [], checkpoints.save
 
-    def look(path, step):
-        seen.append((step, checkpoints.find_last(folder, lambda _: None) == path))
+    def look(accelerator, checkpoint, keep, **state):
+        save(accelerator, checkpoint, keep, **state)
+        seen.append((state["position"]["step"], checkpoints.find_last(folder, lambda _: None) == checkpoint))
 
-    run_training(config, tmp_path, on_checkpoint=look, show_progress=False)
+    monkeypatch.setattr(checkpoints, "save", look)
+    run_training(config, tmp_path)
     before = weights(tmp_path)
     assert sorted(p.name for p in folder.iterdir()) == [f"step-000000{n}" for n in (50, 60)[-keep:]]
     for path in folder.iterdir():
         (path / "optimizer.bin").write_bytes(b"")
-    run_training(config, tmp_path, resume="auto", on_checkpoint=look, show_progress=False)
+    run_training(config, tmp_path, resume="auto")
     assert "step-00000060 is damaged (optimizer.bin has changed); it is passed over." in capsys.readouterr().err
     assert seen == [(step, True) for step in range(10, 61, 10)] * 2
     assert weights(tmp_path) == before
@@ -76,65 +74,49 @@ def test_the_last_n_are_kept_and_damaged_newer_ones_do_not_count(tmp_path, capsy
 def test_other_settings_are_refused_and_named_and_harmless_ones_are_not(finished):
     other = replace(CONFIG, dropout=0.2, profile=replace(CONFIG.profile, learning_rate=1e-4, seed=5))
     with pytest.raises(ValueError, match="written by a run with other settings") as error:
-        run_training(other, finished, resume="auto", show_progress=False)
+        run_training(other, finished, resume="auto")
     for part in ("dropout: 0.1 in the checkpoint, 0.2 now", "profile.learning_rate: 0.003", "profile.seed: 1"):
         assert part in str(error.value)
     assert "profile.model_width" not in str(error.value)
+    newest = finished / "checkpoints" / "step-00000060"
+    settings = checkpoints.read(newest)["settings"]
+    for name in ("processes", "device", "precision", "data"):
+        with pytest.raises(ValueError, match=f"settings. {name}: {settings[name]!r} in the checkpoint, 'other' now"):
+            checkpoints.load(None, newest, settings | {name: "other"})
     before = weights(finished)
-    harmless = replace(CONFIG, log_steps=7, keep_checkpoints=1)
-    summary = run_training(harmless, finished, resume="auto", show_progress=False)
+    summary = run_training(replace(CONFIG, log_steps=7, keep_checkpoints=1), finished, resume="auto")
     assert (summary.steps, weights(finished)) == (60, before)  # it was finished, and is trained no further
     assert [entry["step"] for entry in summary.history if "eval_loss" in entry] == [0, 20, 40, 60]
 
 
-@pytest.mark.parametrize("name", ["processes", "device", "precision", "data"])
-def test_another_number_of_processes_device_precision_or_data_is_refused(finished, name):
-    newest = finished / "checkpoints" / "step-00000060"
-    settings = checkpoints.read(newest)["settings"]
-    with pytest.raises(ValueError, match=f"settings. {name}: {settings[name]!r} in the checkpoint, 'other' now"):
-        checkpoints.load(None, newest, settings | {name: "other"})
+@pytest.mark.parametrize("resume", ["no", "auto"])
+def test_an_old_run_is_not_written_over(finished, resume):
+    for other in ("no", "run/checkpoints/step-00000040", "nowhere"):
+        with pytest.raises(ValueError, match="already holds checkpoints, the newest is step-00000060"):
+            run_training(CONFIG, finished, resume=other)
+    shutil.rmtree(finished / "checkpoints")
+    before = weights(finished)
+    with pytest.raises(ValueError, match="final has no checkpoints beside it; choose another --output"):
+        run_training(CONFIG, finished, resume=resume)
+    assert weights(finished) == before
 
 
-@pytest.mark.parametrize(
-    ("resume", "message"),
-    [
-        ("no", "already holds checkpoints, the newest is step-00000060"),
-        ("run/checkpoints/step-00000040", "already holds checkpoints, the newest is step-00000060"),
-        ("nowhere", "already holds checkpoints"),
-    ],
-)
-def test_an_old_run_is_not_written_over(finished, monkeypatch, resume, message):
-    monkeypatch.chdir(finished.parent)
-    with pytest.raises(ValueError, match=message):
-        run_training(CONFIG, finished, resume=resume, show_progress=False)
-
-
-def test_a_checkpoint_can_be_named_and_an_older_one_continues_elsewhere(finished, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_checkpoint_can_be_named_and_an_older_one_continues_elsewhere(finished, tmp_path, capsys):
     assert run_training(CONFIG, "run", resume=str(finished / "checkpoints/step-00000060")).steps == 60
     assert run_training(CONFIG, finished, resume="run/checkpoints/step-00000060").steps == 60
-    run_training(CONFIG, "branch", resume="run/checkpoints/step-00000040", show_progress=False)
+    run_training(CONFIG, "branch", resume="run/checkpoints/step-00000040")
     assert weights(tmp_path / "branch") == weights(finished)
     with pytest.raises(ValueError, match=r"--resume nowhere: run.json is missing. Name a folder like"):
         run_training(CONFIG, "new", resume="nowhere")
-    run_training(small_config({"train_steps": 2}), "new", resume="auto", show_progress=False)
+    run_training(small_config({"train_steps": 2}), "new", resume="auto")
     assert "nothing to resume in" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("resume", ["no", "auto"])
-def test_a_final_folder_without_checkpoints_is_not_written_over(tmp_path, resume):
-    (tmp_path / "final").mkdir()
-    (tmp_path / "final" / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match="final has no checkpoints beside it; choose another --output"):
-        run_training(small_config({"train_steps": 2}), tmp_path, resume=resume, show_progress=False)
-    assert (tmp_path / "final" / "thesis.tex").read_text() == "mine"
 
 
 def test_the_log_of_a_resumed_run_is_that_of_an_undisturbed_one(tmp_path):
     config = small_config({"save_steps": 5, "eval_steps": 5, "train_steps": 20}, log_steps=10, keep_checkpoints=9)
-    whole = run_training(config, tmp_path / "a", show_progress=False)
+    whole = run_training(config, tmp_path / "a")
     middle = tmp_path / "a" / "checkpoints" / "step-00000005"
-    resumed = run_training(config, tmp_path / "b", resume=str(middle), show_progress=False)
+    resumed = run_training(config, tmp_path / "b", resume=str(middle))
     logs = [[{k: v for k, v in e.items() if "second" not in k and "memory" not in k} for e in run.history]
             for run in (whole, resumed)]  # fmt: skip
     assert logs[0] == logs[1]
@@ -150,7 +132,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(Exception, match="File too large"):
-            run_training(config, tmp_path, show_progress=False)
+            run_training(config, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, usual)
@@ -158,29 +140,21 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(tmp_path):
 
 
 def test_presets_are_the_tutorials_settings():
-    names = ("batch_size", "learning_rate", "warmup_steps", "accumulation_steps", "train_steps", "context_length",
-             "seed", "weight_decay")  # fmt: skip
-    values = {name: tuple(getattr(config.profile, field) for field in names) for name, config in PRESETS.items()}
-    assert values == {
-        "codeparrot": (2, 2e-4, 750, 16, 50_000, 1024, 1, 0.1),
-        "codeparrot-small": (12, 5e-4, 2000, 1, 150_000, 1024, 1, 0.1),
-    }
+    names = "batch_size learning_rate warmup_steps accumulation_steps train_steps context_length seed weight_decay"
+    values = {preset: [getattr(PRESETS[preset].profile, name) for name in names.split()] for preset in PRESETS}
+    assert values["codeparrot"] == [2, 2e-4, 750, 16, 50_000, 1024, 1, 0.1]
+    assert values["codeparrot-small"] == [12, 5e-4, 2000, 1, 150_000, 1024, 1, 0.1]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"schedule": "cosin"}, "schedule = 'cosin' is not allowed; it must be one of cosine, linear"),
-        ({"tracker": "visdom"}, "tracker = 'visdom' is not allowed; it must be one of tensorboard, wandb"),
-        ({"precision": "int8"}, "one of auto, fp32, bf16, fp16"),
         ({"dropout": 1.0}, "dropout = 1.0"),
-        ({"alpha": -1.0}, "alpha = -1.0 is not allowed; it must be at least 0"),
-        ({"alpha": math.inf}, "alpha = inf is not allowed; it must be finite"),
-        ({"num_workers": 1.5}, "num_workers = 1.5 is not allowed; it must be a whole number"),
+        ({"alpha": math.inf}, "alpha = inf is not allowed; it must be a finite number"),
         ({"profile": "tiny"}, "profile = 'tiny' is not allowed; it must be of type Profile"),
         ({"keywords": "plt"}, "keywords = 'plt' is not allowed; it must be of type tuple"),
         ({"keep_checkpoints": 0}, "keep_checkpoints = 0"),
-        ({"max_grad_norm": 0.0}, "max_grad_norm = 0.0"),
         ({"profile": replace(small_config().profile, train_steps=-1), "stream": True}, "a stream has no known length"),
     ],
 )

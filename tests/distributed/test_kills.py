@@ -34,28 +34,16 @@ def half_written(folder):
     return found
 
 
-def kill_while_writing(config, folder, delay):
-    """Start, kill as soon as a new checkpoint is being written; return whether the kill left it half-written."""
-    before = half_written(folder)
-    child = start(config, folder)
-    while child.is_alive():
-        if half_written(folder) - before:
-            time.sleep(delay)
-            break
+def kill(config, folder, seconds, while_writing):
+    """Start, and kill some time after the start or after a checkpoint is begun; return whether that hit the mark."""
+    before, child = half_written(folder), start(config, folder)
+    while while_writing and child.is_alive() and not half_written(folder) - before:
         time.sleep(0.0005)
-    child.kill()
-    child.join()
-    return bool(half_written(folder) - before)
-
-
-def kill_at(config, folder, seconds):
-    """Start, and kill after some time, wherever the training is; return whether it was still running."""
-    child = start(config, folder)
     child.join(seconds)
     alive = child.is_alive()
     child.kill()
     child.join()
-    return alive
+    return bool(half_written(folder) - before) if while_writing else alive
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["map-style", "streaming"])
@@ -71,20 +59,18 @@ def test_killed_at_any_moment_and_resumed_gives_the_very_same_weights(stream, tm
     seconds = time.perf_counter() - begun
     assert undisturbed.exitcode == 0
 
-    folder, running, torn = tmp_path / "killed", 0, 0
+    folder, hits = tmp_path / "killed", {"running": 0, "torn": 0}
     for number in range(4 * KILLS):
-        if number >= KILLS and running and torn:
+        if number >= KILLS and all(hits.values()):
             break
         if number % 2:
-            running += kill_at(config, folder, rng.uniform(0, seconds / 6))
+            hits["running"] += kill(config, folder, rng.uniform(0, seconds / 6), while_writing=False)
         else:
-            torn += kill_while_writing(config, folder, rng.uniform(0, 0.004))
-    assert running >= 1
-    assert torn >= 1
+            hits["torn"] += kill(config, folder, rng.uniform(0, 0.004), while_writing=True)
+    assert all(hits.values()), hits
     last = start(config, folder)
     last.join()
     assert last.exitcode == 0
-    print(f"{number} kills: {running} at a random moment of the training, {torn} left a half-written checkpoint")
     assert weights(tmp_path / "whole") == weights(folder)
     assert "going on from" in (folder / "logs" / "process-0.log").read_text()
     assert not half_written(folder)

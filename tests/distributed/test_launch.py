@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,38 +17,29 @@ from runs import small_config, weights
 from safetensors.torch import load_file
 
 from course_utils import train
-from course_utils.training.config import PRESETS, flat
+from course_utils.training import checkpoints
+from course_utils.training.config import PRESETS
 
 SCRIPTS = Path(sys.executable).parent
-SMALL_MODEL = {
-    "COURSE_CONTEXT_LENGTH": "32",
-    "COURSE_MODEL_LAYERS": "1",
-    "COURSE_MODEL_WIDTH": "32",
-    "COURSE_MODEL_HEADS": "2",
-    "COURSE_EVAL_SEQUENCES": "41",
-}
+SHAPE = {"CONTEXT_LENGTH": 32, "MODEL_LAYERS": 1, "MODEL_WIDTH": 32, "MODEL_HEADS": 2, "EVAL_SEQUENCES": 41}
+SMALL_MODEL = {f"COURSE_{name}": str(value) for name, value in SHAPE.items()}
 
 
 def launch(*command, **variables):
     """Run a command as a user would; return what it printed, and its last line as the result."""
     environment = os.environ | SMALL_MODEL | {"OMP_NUM_THREADS": "1"} | variables
-    command = list(map(str, command))
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
+    finished = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=150)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return finished.stdout, json.loads(finished.stdout.splitlines()[-1])
 
 
 def curve(folder):
-    """Return the log of a run: its losses by step, from the newest checkpoint."""
-    newest = max((folder / "checkpoints").iterdir())
-    history = json.loads((newest / "run.json").read_text())["history"]
+    history = checkpoints.read(folder / "checkpoints" / "step-00000040")["history"]
     return [entry.get("loss", entry.get("eval_loss")) for entry in history]
 
 
 def test_one_process_and_two_give_the_same_curve_and_weights(tmp_path):
-    """Tolerance: fp32 sums in another order differ by 1e-7; 40 steps of AdamW, which divides by the size of each
-    gradient, make 1e-4 of it. A wrong average, schedule or share of the data makes differences above 1e-2.
-    """
+    """fp32 sums in another order differ by 1e-7, after 40 steps by 1e-4; wrong averages or data by more than 1e-2."""
     common = ["-m", "course_utils.train", "--profile", "tiny", "--max-steps", "40", "--precision", "fp32"]
     common += ["--log-steps", "1", "--keywords", "plt", "pd", "--output"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -63,8 +55,7 @@ def test_one_process_and_two_give_the_same_curve_and_weights(tmp_path):
     first, second = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
     for name, weight in first.items():
         torch.testing.assert_close(second[name], weight, rtol=0, atol=1e-3)
-    logs = sorted(p.name for p in (tmp_path / "two" / "logs").glob("*.log"))
-    assert logs == ["process-0.log", "process-1.log"]
+    assert {p.name for p in (tmp_path / "two" / "logs").glob("*.log")} == {"process-0.log", "process-1.log"}
     events = [len(list((tmp_path / name / "logs").rglob("events*"))) for name in ("one", "two")]
     assert events[0] == events[1] > 0  # only the main process writes metrics
 
@@ -82,7 +73,6 @@ def test_accelerate_launch_as_the_readme_says_and_resume_auto(tmp_path):
     said, first = launch(*command, COURSE_EVAL_STEPS="5", COURSE_SAVE_STEPS="5")
     assert {"steps", "loss", "perplexity", "bits_per_byte", "tokens_per_second"} <= first.keys()
     assert first["steps"] == 20
-    assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
     assert "nothing to resume" in said
     said, again = launch(*command, COURSE_EVAL_STEPS="5", COURSE_SAVE_STEPS="5")
     assert "going on from" in said
@@ -94,13 +84,10 @@ def test_accelerate_launch_as_the_readme_says_and_resume_auto(tmp_path):
     [
         (["--keywords", "testtest"], "error: none of 'testtest', ' testtest' is a single token"),
         (["--max-steps", "0"], "train_steps must be at least 1"),
-        (["--resume", "nowhere"], "error: --resume nowhere: run.json is missing"),
         pytest.param(
             ["--precision", "fp16"], "error: fp16 needs a CUDA GPU, this is",  # the Trainer ignores it silently
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
-        (["--stream", "--max-steps", "-1"], "a stream has no known length"),
-        (["--dropout", "2"], "dropout = 2"),
         (["--output", "file/run"], "Not a directory"),
     ],
 )  # fmt: skip
@@ -117,7 +104,7 @@ def test_a_users_error_is_one_message(arguments, message, tmp_path, capsys, monk
 def test_a_second_run_into_one_output_says_so(tmp_path):
     with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another run writes to"):
         train.run_training(small_config(), tmp_path, resume="auto")
-    train.run_training(small_config({"train_steps": 1}), tmp_path, resume="auto", show_progress=False)
+    train.run_training(small_config({"train_steps": 1}), tmp_path, resume="auto")
     FileLock(tmp_path / ".lock").acquire(timeout=0).lock.release()
 
 
@@ -137,14 +124,10 @@ def test_settings_come_from_the_command_line_and_variables(monkeypatch):
         ["--preset", "codeparrot-small", "--output", "x", "--max-steps", "7", "--seed", "9", "--alpha", "2.5",
          "--keywords", "plt", "pd", "--gradient-checkpointing", "--no-stream", "--schedule", "linear"]
     )  # fmt: skip
-    config = train.make_config(options)
-    profile = config.profile
-    assert (profile.train_steps, profile.seed, profile.batch_size, profile.learning_rate) == (7, 9, 3, 5e-4)
-    assert (config.alpha, config.keywords, config.schedule) == (2.5, ("plt", "pd"), "linear")
-    assert (config.gradient_checkpointing, config.stream) == (True, False)
-    assert config.dropout == PRESETS["codeparrot-small"].dropout
-    with pytest.raises(SystemExit):
-        train.parse_arguments(["--output", "x", "--tracker", "visdom"])
+    preset = PRESETS["codeparrot-small"]
+    given = {"alpha": 2.5, "keywords": ("plt", "pd"), "gradient_checkpointing": True, "schedule": "linear"}
+    profile = replace(preset.profile, train_steps=7, seed=9, batch_size=3)
+    assert train.make_config(options) == replace(preset, profile=profile, stream=False, **given)
     monkeypatch.setenv("COURSE_BATCH_SIZES", "3")
     with pytest.raises(ValueError, match="Did you mean COURSE_BATCH_SIZE"):
         train.make_config(options)
@@ -154,12 +137,12 @@ def test_the_help_names_every_setting(capsys):
     with pytest.raises(SystemExit):
         train.parse_arguments(["--help"])
     text = capsys.readouterr().out
-    for name, value in flat(PRESETS["codeparrot"].as_dict()).items():
+    for name, value in PRESETS["codeparrot"].as_dict().items():
         wanted = f"COURSE_{name[8:].upper()} " if name.startswith("profile.") else f"--{name.replace('_', '-')}"
         assert wanted in text or value == "codeparrot"
 
 
-def test_an_interrupted_script_says_how_to_continue(tmp_path, capsys, monkeypatch):
+def test_an_interrupted_script_says_how_to_continue(capsys, monkeypatch):
     monkeypatch.setattr(train, "run_training", Mock(side_effect=KeyboardInterrupt))
-    assert train.main(["--profile", "tiny", "--output", str(tmp_path)]) == 130
+    assert train.main(["--profile", "tiny", "--output", "x"]) == 130
     assert capsys.readouterr().err == "interrupted; --resume auto continues from the newest checkpoint\n"

@@ -6,13 +6,11 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from runs import SMALL, small_config, weights
-from torch.nn import functional as F
 
 from course_utils import artifacts
 from course_utils.train import run_training
@@ -20,15 +18,14 @@ from course_utils.training import checkpoints, loop, losses
 from course_utils.training.loaders import FilledRows, FilledStream, packed_stream
 
 
-def less(data, rows=333, documents=12):
-    """Return a part of real data that is soon seen whole."""
+def less(data):
+    """Return a part of real data that is soon seen whole: 333 sequences, or 12 documents of a stream."""
     train = data.train
-    return replace(data, train=train.select(range(rows)) if hasattr(train, "__len__") else train.take(documents))
+    return replace(data, train=train.select(range(333)) if hasattr(train, "__len__") else train.take(12))
 
 
 @pytest.fixture
 def little_data(monkeypatch):
-    """Let runs train on 333 sequences, so that they soon begin another pass."""
     whole = artifacts.packed_data
     monkeypatch.setattr(artifacts, "packed_data", lambda profile: less(whole(profile)))
 
@@ -55,55 +52,43 @@ def record_gradients(run):
 @pytest.mark.parametrize("keywords", [(), ("plt", "pd", "fit")], ids=["plain", "weighted"])
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 4), (1, 16), (8, 2)])
 def test_accumulated_micro_batches_give_the_gradients_of_one_large_batch(tmp_path, keywords, batch_size, accumulation):
-    gradients = {}
+    gradients, losses_, tokens = [], [], []
     for size, steps in ((16, 1), (batch_size, accumulation)):
         profile = {"batch_size": size, "accumulation_steps": steps, "train_steps": 5, "warmup_steps": 0}
         run = prepared(small_config(profile, keywords=keywords, alpha=3.0, max_grad_norm=1e9), tmp_path)
-        recorded = record_gradients(run)
+        gradients.append(record_gradients(run))
         results = list(itertools.islice(loop.optimizer_steps(run), 5))
-        gradients[size] = recorded, [result.loss for result in results], [result.tokens for result in results]
-    large, small = gradients[16], gradients[batch_size]
-    assert len(large[0]) == len(small[0]) == 5
-    assert large[2] == small[2]
-    assert small[1] == pytest.approx(large[1], rel=1e-5)
-    for ours, theirs in zip(small[0], large[0], strict=True):
+        losses_.append([result.loss for result in results])
+        tokens.append([result.tokens for result in results])
+    assert tokens[0] == tokens[1]
+    assert len(gradients[0]) == 5
+    assert losses_[0] == pytest.approx(losses_[1], rel=1e-5)
+    for theirs, ours in zip(*gradients, strict=True):
         # fp32 sums in another order; later steps start from weights that differ by as much
         assert torch.linalg.norm(ours - theirs) < 2e-4 * torch.linalg.norm(theirs)
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_another_accelerator_does_not_change_the_accumulation_of_a_run(tmp_path, number):
+def test_another_accelerator_does_not_change_the_accumulation_of_a_run(tmp_path):
     run = prepared(small_config({"accumulation_steps": 4}), tmp_path)
-    Accelerator(cpu=True, gradient_accumulation_steps=number)
     steps = loop.optimizer_steps(run)
-    assert next(steps).tokens == 4 * 4 * 32
-    Accelerator(cpu=True, gradient_accumulation_steps=number)
-    assert next(steps).tokens == 4 * 4 * 32
+    for number in (1, 3):
+        Accelerator(cpu=True, gradient_accumulation_steps=number)
+        assert next(steps).tokens == 4 * 4 * 32
 
 
-def test_another_precision_in_one_process_is_refused_rather_than_ignored(tmp_path):
-    loop.make_accelerator(small_config(precision="bf16"), tmp_path)
-    with pytest.raises(ValueError, match="mixed_precision='no'"):
-        loop.make_accelerator(small_config(precision="fp32"), tmp_path)
-
-
-def test_rows_longer_than_the_context_and_too_few_rows_are_refused(tmp_path):
-    config = small_config()
-    accelerator, _ = loop.make_accelerator(config, tmp_path)
-    data = artifacts.packed_data(replace(SMALL, context_length=64))
-    with pytest.raises(ValueError, match=r"sequences of 64 tokens do not fit: the model's context is 32"):
-        loop.prepare(config, artifacts.code_tokenizer(SMALL), data, accelerator)
+def test_rows_longer_than_the_context_and_too_few_rows_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"rows are too few for steps of 80000 rows"):
         prepared(small_config({"batch_size": 8, "accumulation_steps": 10_000}), tmp_path)
+    data = artifacts.packed_data(replace(SMALL, context_length=64))
+    monkeypatch.setattr(artifacts, "packed_data", lambda _: data)
+    with pytest.raises(ValueError, match=r"sequences of 64 tokens do not fit: the model's context is 32"):
+        prepared(small_config(), tmp_path)
 
 
 def test_labels_and_padding_of_the_rows_are_kept_and_the_rows_end():
     columns = {"input_ids": [[1, 2, 3, 0]] * 3, "labels": [[1, 2, 3, -100]] * 3, "attention_mask": [[1, 1, 0, 0]] * 3}
-    for used, expected in (
-        ("labels", [1, 2, 3, -100]),
-        ("attention_mask", [1, 2, -100, -100]),
-        ("input_ids", [1, 2, 3, 0]),
-    ):
+    labels = {"labels": [1, 2, 3, -100], "attention_mask": [1, 2, -100, -100], "input_ids": [1, 2, 3, 0]}
+    for used, expected in labels.items():
         rows = Dataset.from_dict({name: columns[name] for name in {"input_ids", used}})
         filled = [row["labels"].tolist() for row in FilledRows(rows, 4).__getitems__(range(4))]
         assert filled == [expected] * 3 + [[-100] * 4]
@@ -119,28 +104,23 @@ def test_an_incomplete_last_window_of_unequal_padded_batches_is_one_large_batch_
     for number, part in enumerate(parts):
         part["labels"][:, len(part["labels"][0]) - 3 * number :] = losses.IGNORED
     run.train_loader = run.accelerator.prepare(torch.utils.data.DataLoader(parts, batch_size=None))
-    recorded = record_gradients(run)
-    model = run.model
-    expected = []
+    recorded, expected = record_gradients(run), []
+    wanted = [p for group in run.optimizer.param_groups for p in group["params"]]
     for window in (parts[:4], parts[4:8], parts[8:]):
         # before any step, by hand: the gradient of the mean over all tokens of the window
-        total = sum(losses.causal_loss_sums(part["labels"], model(part["input_ids"]).logits)[0] for part in window)
-        count = sum((part["labels"][:, 1:] != losses.IGNORED).sum() for part in window)
-        wanted = [p for group in run.optimizer.param_groups for p in group["params"]]
-        gradient = torch.autograd.grad(total / count, wanted)
-        expected.append((torch.cat([g.flatten() for g in gradient]).double(), (total / count).item()))
+        sums = [losses.causal_loss_sums(part["labels"], run.model(part["input_ids"]).logits) for part in window]
+        loss = sum(total for total, _ in sums) / sum(count for _, count in sums)
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, wanted)]).double()
+        expected.append((gradient, loss.item(), sum((total / count).item() for total, count in sums) / len(sums)))
     for group in run.optimizer.param_groups:
         group["lr"] = 0.0  # so that the weights stay those of the calculation by hand
     run.scheduler.step = lambda: None
     results = list(loop.optimizer_steps(run))
     assert len(results) == 3  # the tutorial's loop makes 2 of 9 micro-batches
-    for ours, result, (gradient, loss) in zip(recorded, results, expected, strict=True):
+    for ours, result, (gradient, loss, _) in zip(recorded, results, expected, strict=True):
         assert result.loss == pytest.approx(loss, rel=1e-5)
         assert torch.linalg.norm(ours - gradient) < 1e-5 * torch.linalg.norm(gradient)
-    # what the mean of the batch means would have given
-    means = [losses.causal_loss_sums(p["labels"], model(p["input_ids"]).logits) for p in parts[4:8]]
-    of_means = sum((total / count).item() for total, count in means) / 4
-    assert abs(of_means - expected[1][1]) > 1e-3
+    assert abs(expected[1][1] - expected[1][2]) > 1e-3  # the mean of the batch means would be noticed
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
@@ -161,43 +141,36 @@ def test_every_row_is_seen_once_per_pass_for_workers_times_processes(stream, wor
     """All processes of a run one after the other: what each of them is handed, by Accelerate's own sharding."""
     from accelerate.data_loader import prepare_data_loader
 
-    profile = replace(SMALL, batch_size=5)
     config = small_config({"batch_size": 5}, stream=stream, num_workers=workers, buffer_sequences=64)
-    tokenizer = artifacts.code_tokenizer(profile)
-    data = less((artifacts.streamed_data if stream else artifacts.packed_data)(profile))
+    tokenizer, shards = artifacts.code_tokenizer(SMALL), max(1, workers)
+    data = less((artifacts.streamed_data if stream else artifacts.packed_data)(SMALL))
     Accelerator(cpu=True)
     for epoch in (0, 1):
         seen, empty, lengths = [], 0, set()
         for process in range(processes):
             train = packed_stream(config, tokenizer, data.train) if stream else data.train
-            loader, _ = loop.create_dataloaders(
-                train, data.validation, 5, processes=processes, num_workers=workers, seed=1
-            )
-            mine = prepare_data_loader(
-                loader, torch.device("cpu"), num_processes=processes, process_index=process, dispatch_batches=False
-            )
+            options = {"processes": processes, "num_workers": workers, "seed": 1}
+            loader, _ = loop.create_dataloaders(train, data.validation, 5, **options)
+            share = {"num_processes": processes, "process_index": process, "dispatch_batches": False}
+            mine = prepare_data_loader(loader, torch.device("cpu"), **share)
             mine.set_epoch(epoch)
             batches = list(mine)
             lengths.add(len(batches))
             ids, labels = (torch.cat([batch[name] for batch in batches]) for name in ("input_ids", "labels"))
             real = (labels != losses.IGNORED).all(1)
             assert torch.equal(ids[real], labels[real])
-            empty += int((labels == losses.IGNORED).all(1).sum())
-            seen += [row.numpy().tobytes() for row in ids[real]]
+            empty += int((~real).sum())
+            seen += ids[real].tolist()
         assert len(lengths) == 1  # all processes have as many batches, or one would wait forever
-        assert empty < 5 * processes * max(1, workers)
+        assert empty < 5 * processes * shards
         if stream:
             single = packed_stream(config, tokenizer, data.train)
             single.set_epoch(epoch)
-            expected = [
-                row["input_ids"].numpy().tobytes()
-                for worker in range(max(1, workers))
-                for row in single.read_shard(worker, max(1, workers))
-            ]
+            expected = [row["input_ids"].tolist() for n in range(shards) for row in single.read_shard(n, shards)]
             tokens = sum(len(ids) + 1 for ids in tokenizer([row["content"] for row in data.train])["input_ids"])
-            assert len(expected) * 32 >= tokens - 32 * max(1, workers)
+            assert len(expected) * 32 >= tokens - 32 * shards
         else:
-            expected = [np.asarray(row).tobytes() for row in data.train["input_ids"][:].long()]
+            expected = data.train["input_ids"][:].tolist()
         assert sorted(seen) == sorted(expected)
 
 
@@ -213,31 +186,21 @@ def test_each_pass_has_another_order_and_the_same_pass_the_same(tmp_path, stream
     assert not torch.equal(first_rows(0), first_rows(1))
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_pass_begins_without_touching_the_random_numbers_of_dropout(tmp_path, stream):
-    run = prepared(small_config(stream=stream, buffer_sequences=64), tmp_path)
-    before = torch.get_rng_state()
-    batches = loop.batches(run.train_loader, loop.Position())
-    next(batches)
-    next(iter(run.eval_loader))
-    assert torch.equal(before, torch.get_rng_state())
-
-
 def test_resume_in_the_second_pass_and_on_its_border_is_exact(tmp_path, little_data):
     rows = len(artifacts.packed_data(SMALL).train)
     per_pass, half = math.ceil(rows / 64), math.ceil(rows / 64) // 2
     profile = {"batch_size": 64, "eval_steps": half, "save_steps": half, "train_steps": 3 * per_pass}
     config = small_config(profile, dropout=0.1, keep_checkpoints=9)
-    whole = run_training(config, tmp_path / "a", show_progress=False)
+    whole = run_training(config, tmp_path / "a")
     assert whole.tokens == 3 * rows * 32
     for step, batch in ((per_pass, per_pass), (per_pass + half, half), (2 * per_pass, per_pass)):
         folder = tmp_path / "a" / "checkpoints" / f"step-{step:08d}"
         assert json.loads((folder / "run.json").read_text())["position"]["batch"] == batch
-        run_training(config, tmp_path / f"b{step}", resume=str(folder), show_progress=False)
+        run_training(config, tmp_path / f"b{step}", resume=str(folder))
         assert weights(tmp_path / "a") == weights(tmp_path / f"b{step}")
     # another distance of checkpoints changes nothing
     rarely = replace(config, profile=replace(config.profile, eval_steps=per_pass, save_steps=per_pass))
-    run_training(rarely, tmp_path / "c", show_progress=False)
+    run_training(rarely, tmp_path / "c")
     assert weights(tmp_path / "a") == weights(tmp_path / "c")
 
 
@@ -245,13 +208,12 @@ def test_a_finite_run_ends_with_the_data(tmp_path, little_data):
     rows = len(artifacts.packed_data(SMALL).train)
     profile = {"batch_size": 64, "train_steps": 10_000, "eval_steps": 500, "save_steps": 500}
     config = small_config(profile, infinite=False)
-    summary = run_training(config, tmp_path, show_progress=False)
-    assert summary.steps == math.ceil(rows / 64)
-    assert summary.tokens == rows * 32
-    again = run_training(config, tmp_path, resume="auto", show_progress=False)
+    summary = run_training(config, tmp_path)
+    assert (summary.steps, summary.tokens) == (math.ceil(rows / 64), rows * 32)
+    again = run_training(config, tmp_path, resume="auto")
     assert (again.steps, again.tokens) == (summary.steps, summary.tokens)  # no second pass
     one_pass = small_config(profile | {"train_steps": -1})
-    assert run_training(one_pass, tmp_path / "one", show_progress=False).steps == summary.steps
+    assert run_training(one_pass, tmp_path / "one").steps == summary.steps
 
 
 def test_gradient_checkpointing_changes_no_gradient(tmp_path):
@@ -268,9 +230,8 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path):
 @pytest.mark.parametrize("option", ["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"])
 def test_the_options_of_e4_do_something(option):
     tokenizer = artifacts.code_tokenizer(SMALL)
-    profile = {"model_layers": 3}
-    plain = loop.build_model(small_config(profile), tokenizer).eval()
-    changed = loop.build_model(small_config(profile, **{option: True}), tokenizer).eval()
+    configs = (small_config({"model_layers": 3}, **{option: switch}) for switch in (False, True))
+    plain, changed = (loop.build_model(config, tokenizer).eval() for config in configs)
     ids = torch.randint(300, (2, 32))
     with torch.autocast("cpu", torch.bfloat16):
         difference = (plain(ids).logits - changed(ids).logits).abs().max().item()
@@ -280,7 +241,7 @@ def test_the_options_of_e4_do_something(option):
 
 
 def test_training_learns_and_the_final_model_is_the_evaluated_one(tmp_path, capsys):
-    summary = run_training(small_config({"train_steps": 120}), tmp_path, show_progress=False)
+    summary = run_training(small_config({"train_steps": 120}), tmp_path)
     evaluations = [entry["eval_loss"] for entry in summary.history if "eval_loss" in entry]
     assert evaluations[0] == pytest.approx(math.log(2048), abs=0.1)
     assert evaluations[-1] < evaluations[0] - 1
@@ -290,39 +251,33 @@ def test_training_learns_and_the_final_model_is_the_evaluated_one(tmp_path, caps
     assert last["bits_per_byte"] == pytest.approx(data.bits_per_byte(last["loss"]))
     model = artifacts.load_model(tmp_path / "final")
     assert model.lm_head.weight is model.transformer.wte.weight
-    ids = data.validation["input_ids"][:].long()
+    ids = data.validation["input_ids"][:].long().to(model.device)
     with torch.inference_mode():
-        logits = model(ids.to(model.device)).logits.float().cpu()
-    loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:]).item()
-    assert loss == pytest.approx(evaluations[-1], rel=1e-5)
+        assert model(ids, labels=ids).loss.item() == pytest.approx(evaluations[-1], rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "message", "kept"),
+    ("changes", "message", "kept"),
     [
-        ("loss", "step 25 of 60 .*the loss is nan", 20),
-        ("weights", "step 20 of 60 .*held-out loss is nan", 10),
-        ("gradient", "step 25 of 60 .*length of the gradient inf", 20),
-        ("skipped gradient", None, 60),  # what fp16 does with one, which is harmless
+        ({"loss": math.nan}, "step 25 of 60 .*the loss is nan", 20),
+        ({}, "step 20 of 60 .*held-out loss is nan", 10),  # spoiled weights
+        ({"gradient_norm": math.inf}, "step 25 of 60 .*length of the gradient inf", 20),
+        ({"gradient_norm": math.inf, "skipped": True}, None, 60),  # what fp16 does with one, which is harmless
     ],
 )
-def test_a_nan_stops_the_run_and_is_not_saved(tmp_path, monkeypatch, spoiled, message, kept):
+def test_a_nan_stops_the_run_and_is_not_saved(tmp_path, monkeypatch, changes, message, kept):
     run = prepared(small_config({"train_steps": 60, "save_steps": 10, "eval_steps": 10}), tmp_path)
     steps = loop.optimizer_steps
 
     def spoiled_steps(run):
         for number, result in enumerate(steps(run), start=1):
-            if spoiled == "weights" and number == 20:
+            if not changes and number == 20:
                 run.model.transformer.wte.weight.data.fill_(math.nan)
-            if spoiled == "loss" and number == 25:
-                result = replace(result, loss=math.nan)
-            if "gradient" in spoiled and number == 25:
-                result = replace(result, gradient_norm=math.inf, skipped=spoiled.startswith("skipped"))
-            yield result
+            yield result._replace(**changes) if number == 25 else result
 
     monkeypatch.setattr(loop, "optimizer_steps", spoiled_steps)
     with pytest.raises(loop.TrainingDiverged, match=message) if message else contextlib.nullcontext():
-        loop.train(run, tmp_path, show_progress=False)
+        loop.train(run, tmp_path)
     assert checkpoints.find_last(tmp_path / "checkpoints").name == f"step-{kept:08d}"
 
 
@@ -334,7 +289,6 @@ def test_no_optimizer_step_of_a_stream_is_empty_whatever_the_workers(tmp_path):
     run = prepared(config, tmp_path)
     stream = run.train_loader.dataset.stream
     stream.dataset = stream.dataset.take(7)
-    results = list(loop.optimizer_steps(run))
-    assert all(result.tokens > 0 and math.isfinite(result.loss) for result in results)
-    expected = sum(len(list(stream.read_shard(worker, 2))) for worker in range(2)) * 32
-    assert sum(result.tokens for result in results) == expected
+    tokens = [result.tokens for result in loop.optimizer_steps(run) if math.isfinite(result.loss)]
+    assert min(tokens) > 0
+    assert sum(tokens) == sum(len(list(stream.read_shard(worker, 2))) for worker in range(2)) * 32
