@@ -49,18 +49,18 @@ def code_corpus(profile: Profile) -> Location:
     kind = corpus.corpus_kind(name)
     if kind in ("dataset", "hub"):
         if kind == "dataset":
-            corpus.check_columns(Location(name))
+            corpus.check_columns(Location(name).load("train", streaming=True))
         return Location(name)
     if kind == "folder":
-        build = partial(corpus.build_from_folder, folder=Path(name), max_bytes=limit or None)
-        return _corpus("code_corpus", build, folder=name, state=cache.folder_state(Path(name), "*.py"), max_bytes=limit)
+        build = partial(corpus.build_from_folder, folder=Path(name), max_bytes=limit)
+        return _corpus("code_corpus", build, folder=name, state=corpus.code_state(Path(name)), max_bytes=limit)
     try:
         return _pinned_corpus(profile)
-    except sources.SourcesUnavailable as error:
+    except ConnectionError as error:
         print(f"{error}\nUntil then, the Python packages installed on this machine serve as the code corpus.")
     wanted = {package for packages in corpus.INSTALLED.values() for package in packages}
     installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in wanted}
-    build = partial(corpus.build_from_environment, max_bytes=limit or None)
+    build = partial(corpus.build_from_environment, max_bytes=limit)
     return _corpus("code_corpus", build, environment=installed, max_bytes=limit)
 
 
@@ -69,7 +69,7 @@ def _pinned_corpus(profile: Profile) -> Location:
 
     def build(folder: Path) -> None:
         archives = sources.fetch_sources(manifest, cache.home() / "archives")
-        corpus.build_from_sources(folder, manifest, archives, profile.corpus_bytes or None)
+        corpus.build_from_sources(folder, manifest, archives, profile.corpus_bytes)
 
     digests = [f"{source.name} {source.version} {source.sha256}" for source in manifest]
     return _corpus("code_corpus", build, sources=digests, max_bytes=profile.corpus_bytes)
