@@ -68,7 +68,7 @@ def train_once(config: TrainConfig) -> tuple[Path, loop.Summary]:
 
     An interrupted training continues where it was. Returns the folder of the run and its summary. For one process.
     """
-    folder = artifacts.loop_folder(config.profile, config.as_dict())
+    folder = artifacts.run_folder(config.profile, settings=config.as_dict())
     with cache.locked(folder, "training run"), contextlib.redirect_stdout(io.StringIO()):
         return folder, run_training(config, folder, resume="auto")
 
