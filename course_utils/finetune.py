@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from course_utils import artifacts
 from course_utils.data.paraphrases import PAIRS, SENTENCES
+from course_utils.profiles import absolute
 from course_utils.training.finetuning import FinetuneConfig, FinetuneResult, finetune
 
 SETTINGS = [f for f in fields(FinetuneConfig) if f.name not in ("warmup", "weight_decay", "head_factor", "max_pairs")]
@@ -25,7 +26,8 @@ def run_finetuning(
     pairs: str, encoder: str, config: FinetuneConfig, output: str | Path | None = None, show_progress: bool = True
 ) -> FinetuneResult:
     """Fine-tune, print the result as JSON, and save all to the folder `output`, which is an encoder for another run."""
-    if folder := Path(output).expanduser() if output else None:
+    pairs, encoder, folder = absolute(pairs), absolute(encoder), Path(output).expanduser() if output else None
+    if folder:
         folder.mkdir(parents=True, exist_ok=True)  # fails before the training if it cannot be made
     location = artifacts.encoder_folder(encoder, pairs)
     result = finetune(pairs, location, config, show_progress)

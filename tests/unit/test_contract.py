@@ -60,10 +60,10 @@ VARIABLES = (
 # A module imports from its own row and from those above.
 LAYERS = (
     {"cache", "profiles", "plots"},
-    {"environment", "data"},
+    {"data"},
     {"sandbox", "models"},
     {"evaluation"},
-    {"training"},
+    {"environment", "training"},
     {"artifacts"},
     {"exercises", "exercise_catalog", "counterexamples"},
     {"train", "finetune", "demo", "runner", "__main__"},
