@@ -131,6 +131,8 @@ def serve(folder: Path, host: str, port: int | None, open_browser: bool, name: s
     """Load model and tokenizer from a folder and serve their page until Ctrl-C."""
     if host not in ("127.0.0.1", "localhost", "::1"):
         print(f"Warning: everyone who reaches this machine over the network can use the demo ({host}).", flush=True)
+    if port and port > 65535:
+        raise ValueError(f"--port {port} is not allowed; give 1 to 65535, or leave it out.")
     # Gradio itself would try a wrong host for minutes.
     socket.create_server((host, port or 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     page = build_demo(artifacts.load_model(folder), load_tokenizer(folder), name)

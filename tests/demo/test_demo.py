@@ -154,20 +154,16 @@ def test_the_command_serves_this_machine_only_and_leaves_no_files(folder, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_what_to_train_and_trains_nothing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("COURSE_HOME", str(tmp_path))
-    assert main(["demo", "--profile", "tiny", "--no-browser"]) == 2
-    assert "python -m course_utils run 04 --profile tiny" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_bad_ports_hosts_and_models_are_told_before_anything_is_served(folder, tmp_path, capsys):
+def test_bad_ports_hosts_and_models_are_told_before_anything_is_served(folder, tmp_path, monkeypatch, capsys):
     def refused(*options):
         return main(["demo", "--no-browser", *options]), "".join(capsys.readouterr())
 
-    code, said = refused("--model", str(folder), "--port", "70000")
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path))
+    code, said = refused("--profile", "tiny")
     assert code == 2
-    assert "--port 70000 is not allowed; give 1 to 65535" in said
+    assert "python -m course_utils run 04 --profile tiny" in said
+    assert list(tmp_path.iterdir()) == []  # nothing is trained for it
+    assert "give 1 to 65535" in refused("--model", str(folder), "--port", "70000")[1]
     for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
         with socket.create_server((host, 0)) as taken:
             code, said = refused("--model", str(folder), "--host", host, "--port", str(taken.getsockname()[1]))

@@ -42,11 +42,8 @@ def test_completions_are_cut_at_the_right_place(cut):
 
 @pytest.fixture(scope="module")
 def model(session_tokenizer):
-    model = build_causal_lm(get_profile("tiny", context_length=64), session_tokenizer)
-    for part in model.modules():  # so that dropout, if it worked, would change every text
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.5
-    return model.train()
+    # Dropout, if it worked, would change every text.
+    return build_causal_lm(get_profile("tiny", context_length=64), session_tokenizer, dropout=0.5).train()
 
 
 def streamed(model, tokenizer, prompt="import numpy as", **options):
@@ -71,7 +68,7 @@ def test_samples_are_the_librarys_of_new_tokens_only(model, session_tokenizer):
 
 def test_an_idiom_is_scored_by_the_product_over_its_tokens(model, session_tokenizer):
     prompt, wanted = "import pandas as", " pd"
-    score = generation.score_idioms(model, session_tokenizer, [("alias", prompt, wanted)])[0]
+    (score,) = generation.score_idioms(model, session_tokenizer, [("alias", prompt, wanted)])
     ids, product = session_tokenizer(prompt)["input_ids"], 1.0
     model.eval()
     for token in session_tokenizer(wanted)["input_ids"]:
@@ -96,9 +93,7 @@ def test_a_stream_without_chance_writes_what_the_library_does(model, session_tok
     model.train()
     text = session_tokenizer.decode(theirs[0, ids.shape[1] :]).rstrip("\ufffd")
     for certain in ({"temperature": 0}, {"temperature": 3.0, "top_k": 1}, {"temperature": 3.0, "top_p": 1e-6}):
-        steps = streamed(model, session_tokenizer, prompt, candidates=2, **certain)
-        assert len(steps) == 20
-        assert steps[-1] == [text] * 2
+        assert streamed(model, session_tokenizer, prompt, candidates=2, **certain)[-1] == [text] * 2
     assert generation.complete_greedily(model, session_tokenizer, prompt, 20) == text
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel, GPT2Model
+from transformers import GPT2LMHeadModel
 
 from course_utils.models.causal import gpt2_config
 from course_utils.models.gpt import GPTModel
@@ -36,8 +36,8 @@ def loaded(location, **changes):
 
 @torch.no_grad()
 def assert_same_logits(ours, theirs):
-    cfg = ours.cfg
-    ids = torch.randint(cfg["vocab_size"], (3, cfg["context_length"]), generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    ids = torch.randint(ours.cfg["vocab_size"], (3, ours.cfg["context_length"]))
     expected = theirs(ids).logits
     assert expected.std() > 0.2  # weights that matter
     torch.testing.assert_close(ours(ids), expected, rtol=0, atol=1e-4)
@@ -66,18 +66,14 @@ def test_a_model_without_qkv_bias_is_written_with_zeros(tmp_path):
 
 def test_other_names_stored_masks_half_precision_and_an_untied_copy_are_read(tmp_path):
     theirs = library_model()
-    bare = GPT2Model(theirs.config)
-    bare.load_state_dict(theirs.transformer.state_dict())
-    bare.save_pretrained(tmp_path / "bare")  # names without "transformer.", as in the files published with GPT-2
+    theirs.transformer.save_pretrained(tmp_path / "bare")  # names without "transformer.", as GPT-2 was published
     masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 24, 24) for i in range(3)}
     file = tmp_path / "bare" / "model.safetensors"
     save_file(load_file(file) | masks, file, {"format": "pt"})
     assert_same_logits(loaded(tmp_path / "bare"), theirs)
     assert_same_logits(loaded(tmp_path / "bare", tie_weights=False), theirs)
     theirs.bfloat16().save_pretrained(tmp_path / "half")
-    ours = loaded(tmp_path / "half")
-    assert next(ours.parameters()).dtype == torch.float32
-    assert_same_logits(ours, theirs.float())
+    assert_same_logits(loaded(tmp_path / "half"), theirs.float())
 
 
 @pytest.mark.parametrize(
@@ -90,7 +86,6 @@ def test_other_names_stored_masks_half_precision_and_an_untied_copy_are_read(tmp
         ({"layer_norm_epsilon": 1e-6}, {}, "layer_norm_epsilon 1e-06"),
         ({"scale_attn_weights": False}, {}, "scale_attn_weights False"),
         ({}, {"n_layers": 2}, "Unexpected key"),
-        ({}, {"n_layers": 4}, "Missing key"),
         ({}, {"qkv_bias": False}, "Unexpected key"),
     ],
 )
