@@ -14,7 +14,7 @@ from typing import Any
 
 from IPython.display import Code, display
 
-from . import accelerate, chunking, evaluation, filtering, finetuning, gpt, pretraining, start, tokenizer  # noqa: F401
+from . import accelerate, chunking, evaluation, filtering, finetuning, gpt, pretraining, start, tokenizer
 from .comparing import equal, general_hint, outcome, shown, try_out
 from .exercise import EXERCISES, Exercise
 
