@@ -32,15 +32,10 @@ def own_code(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture
-def profile(own_code, home, monkeypatch):
+def profile(own_code, monkeypatch):
     """Return a short training; tests share what comes before it, and change the seed for a model of their own."""
-    monkeypatch.setenv("COURSE_HOME", str(home))
+    monkeypatch.setenv("COURSE_HOME", f"{own_code}-home")
     return get_profile("tiny", code_corpus=str(own_code), train_steps=4, eval_steps=2, save_steps=2, warmup_steps=1)
 
 

@@ -106,15 +106,10 @@ def test_the_fingerprint_follows_every_line_of_code_but_not_line_ends(monkeypatc
     assert seen[4] == seen[5] == seen[6]
 
 
-def test_the_home_is_the_users_cache_if_the_variable_is_empty(monkeypatch):
-    for name, value in (("HOME", "/somewhere"), ("USERPROFILE", "/somewhere"), ("COURSE_HOME", "")):
-        monkeypatch.setenv(name, value)
-    assert cache.home() == Path("/somewhere/.cache/code-completion-course")
-
-
-def test_a_user_without_a_home_needs_none_if_the_variable_is_set(monkeypatch, tmp_path):
-    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+def test_the_home_is_the_variable_or_the_users_cache_and_need_not_exist(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", Mock(side_effect=[Path("/me"), RuntimeError("Could not determine home.")]))
     assert cache.home() == tmp_path / "home"
-    monkeypatch.delenv("COURSE_HOME")
+    monkeypatch.setenv("COURSE_HOME", "")
+    assert cache.home() == Path("/me/.cache/code-completion-course")
     with pytest.raises(ValueError, match="set COURSE_HOME"):
         cache.home()
