@@ -19,8 +19,7 @@ from course_utils.models import causal
 from course_utils.profiles import PROFILES, Profile
 
 GB = 1e9
-# Seconds of training per second of the bare steps measured below: evaluation, checkpoints, logging.
-_OVERHEAD = 1.15
+_OVERHEAD = 1.15  # seconds of training per second of the bare steps below: evaluation, checkpoints, logging
 _TUTORIAL_SEQUENCES = 16_702_061  # of 128 tokens, in one pass over the tutorials' data
 
 

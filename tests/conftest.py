@@ -13,7 +13,6 @@ settings.load_profile("course")
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """Return the root of the repository."""
     return Path(__file__).parents[1]
 
 

@@ -23,38 +23,29 @@ def text_of(name: str) -> str:
 PROJECT = tomllib.loads(text_of("pyproject.toml"))["project"]
 README = text_of("README.md")
 TARGETS = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
-WORKFLOW = yaml.safe_load(text_of(".github/workflows/tests.yml"))
+JOBS = yaml.safe_load(text_of(".github/workflows/tests.yml"))["jobs"]
 LINES = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
-REQUIREMENTS = [found for line in LINES if (found := Requirement(line)).name != PROJECT["name"]]
+REQUIREMENTS = {found.name: found for found in map(Requirement, LINES) if found.name != PROJECT["name"]}
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "constraints-colab.txt"])
 def test_every_dependency_is_pinned_within_its_range(name):
     lines = [line for line in text_of(name).splitlines() if line and not line.startswith("#")]
     pinned = {canonicalize_name(line.split("==")[0]): Version(line.split("==")[1]) for line in lines}
-    for requirement in REQUIREMENTS:
+    for requirement in REQUIREMENTS.values():
         version = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{name}: {requirement.name} {version} is not in {requirement}"
         assert version.local is None, f"{name}: a build label fits one machine only"
     assert not [package for package in pinned if re.match("nvidia|cuda|triton", package)]
 
 
-def test_ranges_admit_the_torch_that_colab_has():
-    (version,) = re.findall(r"Colab has torch (\d[\d.]*\d)", text_of("constraints-colab.txt"))
-    (torch,) = [requirement for requirement in REQUIREMENTS if requirement.name == "torch"]
-    assert torch.specifier.contains(version)
-
-
-def test_conda_and_the_nightly_tests_have_the_supported_versions_of_python():
-    python, *_, pip = yaml.safe_load(text_of("environment.yml"))["dependencies"]
-    supported = Requirement(python).specifier
+def test_the_supported_versions_of_torch_and_python_are_those_of_colab_conda_and_ci():
+    (torch,) = re.findall(r"Colab has torch (\d[\d.]*\d)", text_of("constraints-colab.txt"))
+    assert REQUIREMENTS["torch"].specifier.contains(torch)
+    supported = Requirement(yaml.safe_load(text_of("environment.yml"))["dependencies"][0]).specifier
     assert PROJECT["requires-python"] in str(supported).split(",")
-    assert pip["pip"][0] == "-c constraints.txt"
-    nightly = WORKFLOW["jobs"]["nightly"]["strategy"]["matrix"]["include"]
-    used = {job["python"] for job in nightly}
+    used = {job["python"] for job in JOBS["nightly"]["strategy"]["matrix"]["include"]}
     assert used == {f"3.{minor}" for minor in range(8, 30) if supported.contains(f"3.{minor}")}
-    assert {job["os"].split("-")[0] for job in nightly} == {"ubuntu", "macos", "windows"}
-    assert {job["versions"] for job in nightly} == {"pinned", "colab", "oldest", "newest"}
 
 
 def test_the_readme_is_true_of_commands_notebooks_links_and_sizes():
@@ -71,18 +62,11 @@ def test_the_readme_is_true_of_commands_notebooks_links_and_sizes():
     assert set(re.findall(r"github(?:\.com)?/([\w.-]+/[\w.-]+?)(?:\.git)?(?=[/)\s`])", README)) == {repository}
 
 
-def test_ci_runs_the_readmes_test_command_on_every_push_with_few_rights():
-    lines = [line for line in text_of(".ci/run").splitlines() if line and not line.startswith("#")]
-    assert (lines[0], lines[-1]) == ("set -euo pipefail", "make test")
-    triggers = WORKFLOW[True]  # YAML reads the key `on` as a truth value
-    assert {"push", "pull_request", "schedule"} <= set(triggers)
-    assert WORKFLOW["permissions"] == {"contents": "read"}
-    assert ".ci/run" in [step.get("run") for step in WORKFLOW["jobs"]["linux"]["steps"]]
-    assert "if" not in WORKFLOW["jobs"]["linux"]
-    for job in WORKFLOW["jobs"].values():
-        assert job["timeout-minutes"] <= 90
-        commands = "\n".join(step.get("run", "") for step in job["steps"])
-        assert set(re.findall(r"\bmake ([a-z][a-z-]*)", commands)) <= TARGETS
+def test_ci_runs_the_readmes_test_command():
+    assert text_of(".ci/run").splitlines()[-1] == "make test"
+    assert ".ci/run" in [step.get("run") for step in JOBS["linux"]["steps"]]
+    commands = "\n".join(step.get("run", "") for job in JOBS.values() for step in job["steps"])
+    assert set(re.findall(r"\bmake ([a-z][a-z-]*)", commands)) <= TARGETS
 
 
 def test_committed_text_has_unix_line_ends_and_no_place_of_one_machine():
@@ -97,5 +81,4 @@ def test_committed_text_has_unix_line_ends_and_no_place_of_one_machine():
         if b"\0" not in data[:8192]:
             text = data.decode("utf-8")
             assert "\r\n" not in text, f"{path.name} has CRLF line ends"
-            assert not places.search(text), f"{path.name} names a place of one machine: {places.search(text)}"
-            assert not index.search(text), f"{path.name} names a package index; learners may use another one"
+            assert not (found := places.search(text) or index.search(text)), f"{path.name} names {found}"
