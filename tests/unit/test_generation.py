@@ -11,12 +11,10 @@ from course_utils.profiles import get_profile
 
 CUTS = {
     generation.first_block: [
-        ("    return a\n\ndef g():\n    pass", "    return a"),
-        ("x = 1\nclass A:\n    pass", "x = 1"),
-        ("x = 1\n# next\ny = 2", "x = 1"),
-        ("x = 1\n@cache\ndef f(): ...", "x = 1"),
-        ("x = 1\nprint(x)", "x = 1"),
-        ("x = 1\nif x:\n    y = 2", "x = 1"),
+        *[
+            (f"    x = 1\n\n{line}\n", "    x = 1")
+            for line in ("class A:", "def f():", "# y", "@y", "print(x)", "if x:")
+        ],
         ("x = 1\n    if x:\n        y = 2\n", "x = 1\n    if x:\n        y = 2"),
         ("x = 1\nprinter = 2", "x = 1\nprinter = 2"),
     ],
