@@ -1,7 +1,4 @@
-"""Bugs planted at known places of working code, to measure whether a model's surprise finds them.
-
-Nothing here proves or repairs a bug, and no planted file is ever run.
-"""
+"""Bugs planted at known places of working code, to measure whether a model's surprise finds them; none is ever run."""
 
 import ast
 import functools
@@ -148,14 +145,14 @@ def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]
         inside, outside = _split(surprise(bug.source), bug.start, bug.end)
         before, _ = _split(surprise(bug.original_source), bug.start, bug.start + len(bug.original))
         worst = max(inside)
-        above = sum((bits > worst) + (bits == worst) / 2 for bits in outside)
-        rows.append((bug.kind, len(inside), len(outside), worst, max(before), above / max(1, len(outside))))
+        share = sum((bits > worst) + (bits == worst) / 2 for bits in outside) / max(1, len(outside))
+        rows.append((bug.kind, len(inside), len(outside), worst, max(before), share))
     return pd.DataFrame(rows, columns=["kind", "tokens", "others", "bits", "original_bits", "share"])
 
 
 def _split(tokens: Sequence[Token], start: int, end: int) -> tuple[list[float], list[float]]:
     """Return the bits of the tokens that touch characters `start` to `end`, and those of the others."""
-    parts: tuple[list[float], list[float]] = ([], [])
+    parts = ([], [])
     for token in tokens:
         parts[token.end <= start or token.start >= end].append(token.bits)
     return parts
@@ -179,5 +176,5 @@ def ranking_score(ranks: pd.DataFrame) -> pd.DataFrame:
 
 def _chance(tokens: int, others: int, share: float) -> float:
     """Return the probability that at most `share` of the others are above the best of the span, in random order."""
-    allowed = math.floor(share * others)
-    return 1 - math.comb(others - allowed + tokens - 1, tokens) / math.comb(others + tokens, tokens)
+    below = others - math.floor(share * others)
+    return 1 - math.comb(below + tokens - 1, tokens) / math.comb(others + tokens, tokens)

@@ -45,13 +45,13 @@ class History:
 
     def add(self, epochs_seen: float, losses: tuple[float, float], show: bool) -> None:
         """Append what was measured after `epochs_seen` passes: training and validation loss."""
-        for values, loss in zip((self.train_losses, self.val_losses), losses, strict=True):
-            values.append(loss)
+        self.train_losses.append(losses[0])
+        self.val_losses.append(losses[1])
         self.track_tokens_seen.append(self.tokens_seen)
         self.epochs_seen.append(epochs_seen)
         if show:
-            place = f"epoch {epochs_seen:.2f} (step {self.step:,})"
-            tqdm.write(f"{place}: loss {losses[0]:.3f} in training, {losses[1]:.3f} in validation")
+            text = "epoch {:.2f} (step {:,}): loss {:.3f} in training, {:.3f} in validation"
+            tqdm.write(text.format(epochs_seen, self.step, *losses))
 
 
 def calc_loss_batch(input_batch: Tensor, target_batch: Tensor, model: nn.Module, device: Device) -> Tensor:

@@ -82,15 +82,11 @@ def test_the_models_true_limit_cuts_rows_and_they_are_counted(kind, limit, scrat
     assert max(map(len, encoded["train"]["input_ids"])) == tokenizer.model_max_length == limit
     assert said[0].endswith(f"of 243 rows are longer than the model's limit of {limit} tokens and are cut.")
     assert said[0].startswith("3 ") == (kind == "bert")
-    assert (
-        model(**next(iter(finetuning.make_loaders(encoded, tokenizer, FinetuneConfig())["train"]))).logits.shape[1] == 2
-    )
+    batch = next(iter(finetuning.make_loaders(encoded, tokenizer, FinetuneConfig())["train"]))
+    assert model(**batch).logits.shape[1] == 2
 
 
-DAMAGES = ("other names", "fewer layers", "other width", "no tokenizer", "no padding")
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", ["other names", "fewer layers", "other width", "no tokenizer", "no padding"])
 def test_an_encoder_that_cannot_be_right_is_refused_in_one_sentence(scratch, tmp_path, damage):
     shutil.copytree(scratch, tmp_path, dirs_exist_ok=True)
     tensors, message = load_file(tmp_path / "model.safetensors"), r"lacks \d+ of the encoder's weights.*: bert\."
@@ -107,8 +103,7 @@ def test_an_encoder_that_cannot_be_right_is_refused_in_one_sentence(scratch, tmp
             file.unlink()
     else:
         message = "has no padding token"
-        config = AutoConfig.for_model("gpt2", vocab_size=4000, n_embd=16, n_layer=1, n_head=1)
-        save_encoder(tmp_path, scratch, config)
+        save_encoder(tmp_path, scratch, AutoConfig.for_model("gpt2", vocab_size=4000, n_embd=16, n_layer=1, n_head=1))
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=message):
         finetuning.load_classifier(str(tmp_path))
@@ -133,9 +128,8 @@ def write_sentences(folder, labels):
 def test_a_part_of_sorted_rows_has_both_labels_in_their_shares(tmp_path):
     write_sentences(tmp_path, [0] * 90 + [1] * 30)
     for most, ones in ((2, 1), (8, 2), (40, 10), (119, 30), (500, 30)):
-        drawn = [
-            finetuning.training_pairs(str(tmp_path), FinetuneConfig(max_pairs=most, seed=n))["train"] for n in (1, 2)
-        ]
+        configs = (FinetuneConfig(max_pairs=most, seed=seed) for seed in (1, 2))
+        drawn = [finetuning.training_pairs(str(tmp_path), config)["train"] for config in configs]
         assert [(len(rows), sum(rows["label"])) for rows in drawn] == [(min(most, 120), ones)] * 2
         assert (drawn[0]["sentence"][:] != drawn[1]["sentence"][:]) == (most < 120)
     with pytest.raises(ValueError, match=r"all training rows of .* have the label [01]"):
@@ -151,27 +145,19 @@ def test_the_seed_decides_and_hidden_labels_give_no_metrics(scratch, tmp_path):
     pairs["test"] = pairs["test"].remove_columns("label").add_column("label", [-1] * 120)
     for split, rows in pairs.items():
         rows.to_json(str(tmp_path / f"{split}.jsonl"))
-    first, again, other = (
-        finetuning.finetune(str(tmp_path), scratch, FinetuneConfig(epochs=1, seed=seed), show_progress=False)
-        for seed in (1, 1, 2)
-    )
+    configs = (FinetuneConfig(epochs=1, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (finetuning.finetune(str(tmp_path), scratch, config) for config in configs)
     assert first.probabilities == again.probabilities != other.probabilities
     assert first.metrics["test"] is None
     right = [p == label for p, label in zip(first.predictions, pairs["validation"]["label"], strict=True)]
     assert first.metrics["validation"]["accuracy"] == pytest.approx(sum(right) / 120)
 
 
-def test_real_transfer_beats_every_baseline():
-    """A third of the training that the notebook does is enough to be clearly better than counting words."""
-    config = FinetuneConfig(epochs=3, learning_rate=1e-4, batch_size=16, dropout=0.0)
-    result = finetuning.finetune(PAIRS, artifacts.encoder_folder("course", PAIRS), config, show_progress=False)
-    # The best simple rule has 0.57. How many threads add up changes the last digits, and so single answers.
-    assert sum(metrics["accuracy"] for metrics in result.metrics.values()) / 2 > 0.63
-
-
-def test_the_solution_of_the_exercise_on_single_sentences_solves_it():
+def test_real_transfer_beats_every_baseline_and_solves_the_exercise():
+    """On single sentences, where counting words has at most 0.54, and learning takes a third of the time of pairs."""
     result = all_exercises()["06.sentences"].solution()
-    assert result.metrics["validation"]["accuracy"] > 0.65
+    # How many threads add up changes the last digits, and so single answers; one thread gets 0.77 on both splits.
+    assert min(metrics["accuracy"] for metrics in result.metrics.values()) > 0.65
     assert check("06.sentences", result) is True
 
 
@@ -227,9 +213,7 @@ def test_metrics_and_steps_are_exact_on_two_processes(tmp_path, scratch):
     (tmp_path / "worker.py").write_text(WORKER)
     on_two_processes(tmp_path / "worker.py", tmp_path / "rows", scratch)
     predictions = logits.argmax(-1)
-    metric = pair_metric()
-    metric.add_batch(predictions=predictions.tolist(), references=labels.tolist())
-    expected = metric.compute()
+    expected = pair_metric().compute(predictions=predictions.tolist(), references=labels.tolist())
     for rank in range(2):
         result = json.loads((tmp_path / f"rows-{rank}.json").read_text())
         assert result == [2, pytest.approx(expected), predictions.tolist(), 64 // (2 * 8)]
@@ -241,24 +225,21 @@ def test_the_script_prints_json_on_two_processes(tmp_path):
     arguments = ["--pairs", PAIRS, "--encoder", "scratch", "--epochs", "1", "--learning-rate", "1e-3"]
     arguments += ["--batch-size", "16", "--seed", "3", "--dropout", "0.1", "--output", tmp_path / "model"]
     line = on_two_processes("-m", "course_utils.finetune", *arguments).splitlines()[-1]
-    result = json.loads(line)
     assert (tmp_path / "model" / "result.json").read_text() == line + "\n"
-    assert result["processes"] == 2
-    assert [set(result[split]) for split in ("validation", "test")] == [{"accuracy", "f1"}] * 2
+    result = json.loads(line)
+    assert [result["processes"], *map(set, (result["validation"], result["test"]))] == [2, *[{"accuracy", "f1"}] * 2]
     finetuning.load_classifier(str(tmp_path / "model"))  # an encoder for another run
 
 
 def test_a_users_error_is_one_message_before_the_training(tmp_path, capsys):
     write_sentences(tmp_path, [1] * 9)
-    below_a_file = str(tmp_path / "train.csv" / "model")
     for arguments, message in (
         (["--pairs", str(tmp_path), "--encoder", "scratch"], "have the label 1"),
-        (["--encoder", "scratch", "--output", below_a_file], "train.csv"),
+        (["--encoder", "scratch", "--output", f"{tmp_path}/train.csv/model"], "train.csv"),
         (["--epochs", "0"], "epochs = 0 is not allowed; it must be at least 1"),
         (["--dropout", "1"], "dropout = 1.0 is not allowed"),
         (["--learning-rate", "inf"], "learning_rate = inf is not allowed"),
     ):
         assert finetune.main(arguments) == 1
         last = capsys.readouterr().err.splitlines()[-1]  # after the bars of reading the data
-        assert last.startswith("error: ")
-        assert message in last
+        assert (last[:7], message in last) == ("error: ", True)

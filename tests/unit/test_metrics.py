@@ -28,8 +28,7 @@ def test_the_metric_loads_by_path_without_network():
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    inside = 0
+    rng, inside = np.random.default_rng(0), 0
     for repetition in range(200):
         right = rng.random(120) < 0.8
         low, high = metrics.bootstrap_interval(right.astype(int), np.ones(120, int), seed=repetition)

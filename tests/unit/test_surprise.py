@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sklearn.linear_model
 import torch
 from bs4 import BeautifulSoup
 from hypothesis import given, settings
@@ -44,11 +45,10 @@ def model(session_tokenizer):
 
 @pytest.fixture(scope="module")
 def qwen(session_tokenizer):
-    torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = Qwen3Config(vocab_size=len(session_tokenizer), num_key_value_heads=1, head_dim=16, **sizes)
-    config.max_position_embeddings = 48
-    return Qwen3ForCausalLM(config).eval()
+    sizes |= {"num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 48}
+    torch.manual_seed(0)
+    return Qwen3ForCausalLM(Qwen3Config(vocab_size=len(session_tokenizer), **sizes)).eval()
 
 
 def bits_of(model, sequence, width):
@@ -76,7 +76,6 @@ def test_the_bits_are_those_of_a_token_by_token_oracle(kind, width, session_toke
         parts = 1 if token.text.isascii() else len(session_tokenizer(token.text)["input_ids"])
         assert token.bits == pytest.approx(sum(next(expected) for _ in range(parts)), rel=1e-3), token
     assert next(expected, None) is None
-    assert any(not token.text.isascii() for token in tokens)
     with torch.inference_mode():
         logits = model(torch.tensor([sequence[:1]])).logits[0, -1]
     assert tokens[0].expected == session_tokenizer.decode([logits.argmax().item()])
@@ -85,8 +84,6 @@ def test_the_bits_are_those_of_a_token_by_token_oracle(kind, width, session_toke
 
 def assert_covers(tokens, text):
     assert "".join(token.text for token in tokens) == text
-    assert [token.start for token in tokens] == [0, *(token.end for token in tokens[:-1])]
-    assert tokens[-1].end == len(text)
     assert all(token.text == text[token.start : token.end] != "" for token in tokens)
 
 
@@ -110,27 +107,22 @@ def test_no_text_and_another_models_tokenizer_are_refused(model, session_tokeniz
         token_surprise(small, session_tokenizer, "import")
 
 
-# The picture.
-
-
 def token(text, bits, start=0, expected=" plt", probability=0.62):
     return Token(text, start, start + len(text), bits, expected, probability)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["\n\n x", "\tif a < b:\r\n\tpass\r\n", "<script>alert(1)</script>", "</pre></span>\"'><img src=x onerror=y>"],
-)
+ATTACKS = "\n\n x", "\tif a < b:\r\n\tpass\r\n", "<script>alert(1)</script>", "</pre></span>\"'><img src=x onerror=y>"
+
+
+@pytest.mark.parametrize("text", ATTACKS)
 def test_the_text_of_the_page_is_the_source_and_nothing_of_it_is_markup(model, session_tokenizer, text):
     whole = token("<img src=x>&lt;", 9.32, expected='"><b>\n')  # markup within one token
     tokens = [*token_surprise(model, session_tokenizer, text), whole]
     page = BeautifulSoup(surprise_html(tokens), "html.parser")
     assert page.pre.get_text() == text + whole.text
     assert {tag.name for tag in page.find_all(True)} == {"figure", "figcaption", "pre", "span"}
-    assert page.figure["aria-label"]
-    titles = [span["title"] for span in page.pre.find_all("span")]
-    assert titles == [token.details for token in tokens]
-    assert titles[-1] == "9.3 bits; expected '\"><b>\\n' (62 %)"
+    assert [span["title"] for span in page.pre.find_all("span")] == [token.details for token in tokens]
+    assert whole.details == "9.3 bits; expected '\"><b>\\n' (62 %)"
 
 
 def luminance(colour):
@@ -141,14 +133,10 @@ def luminance(colour):
 
 def test_colours_grow_darker_with_the_bits_and_the_text_stays_readable():
     html = surprise_html([token("x", bits) for bits in (0, 3, 6, 9, 12, 50)])
-    styles = [
-        dict(part.split(":") for part in span["style"].split(";"))
-        for span in BeautifulSoup(html, "html.parser").pre.find_all("span")
-    ]
+    spans = BeautifulSoup(html, "html.parser").pre.find_all("span")
+    styles = [dict(part.split(":") for part in span["style"].split(";")) for span in spans]
     light = [luminance(style["background"]) for style in styles]
-    assert light[0] == pytest.approx(1.0)
-    assert light[:5] == sorted(light[:5], reverse=True)
-    assert len(set(light[:5])) == 5
+    assert light[:5] == sorted(set(light), reverse=True)
     assert light[5] == light[4]
     text = luminance(styles[0]["color"])
     assert all((value + 0.05) / (text + 0.05) > 7 for value in light)  # WCAG's AAA
@@ -157,10 +145,8 @@ def test_colours_grow_darker_with_the_bits_and_the_text_stays_readable():
 
 def test_a_notebook_gets_the_page_and_a_terminal_the_most_surprising_lines():
     tokens = [token("a\n", 1.0), token("b\n", 9.32, start=2), token("c", 5.0, start=4)]
-    lines = [
-        f"line {n}: {text!r}, {bits} bits; expected ' plt' (62 %)" for n, text, bits in ((2, "b\n", 9.3), (3, "c", 5.0))
-    ]
-    assert surprise.surprise_text(tokens, most=2).splitlines()[1:] == lines
+    lines = surprise.surprise_text(tokens, most=2).splitlines()[1:]
+    assert lines == [f"line {n}: {tokens[n - 1].text!r}, {tokens[n - 1].details}" for n in (2, 3)]
     InteractiveShell.instance()
     with capture_output() as captured:
         surprise.show_surprise(tokens)
@@ -170,34 +156,20 @@ def test_a_notebook_gets_the_page_and_a_terminal_the_most_surprising_lines():
     assert output.data["text/plain"] == surprise.surprise_text(tokens)
 
 
-# Planted bugs.
-
-
-def everything(source):
-    return plant_bugs(source, seed=0, per_kind=10_000)
-
-
 def changes(source, kind):
-    return {(bug.original, bug.source[bug.start : bug.end]) for bug in everything(source) if bug.kind == kind}
+    bugs = plant_bugs(source, seed=0, per_kind=10_000)
+    return {(bug.original, bug.source[bug.start : bug.end]) for bug in bugs if bug.kind == kind}
 
 
 def test_planted_bugs_parse_and_differ_in_exactly_their_span():
-    import sklearn.linear_model as package
-
-    sources = [path.read_text(encoding="utf-8") for path in sorted(Path(package.__file__).parent.glob("_*.py"))[1:5]]
-    for source, bugs in [
-        (CODE, everything(CODE)),
-        *((source, plant_bugs(source, 3, per_kind=2)) for source in sources),
-    ]:
+    paths = sorted(Path(sklearn.linear_model.__file__).parent.glob("_*.py"))[1:5]
+    for source, most in ((CODE, 10_000), *((path.read_text(encoding="utf-8"), 2) for path in paths)):
+        bugs = plant_bugs(source, 3, per_kind=most)
         assert {bug.kind for bug in bugs} == set(planted_bugs.KINDS)
         for bug in bugs:
             assert bug.original_source == source != bug.source
             assert ast.dump(ast.parse(bug.source)) != ast.dump(ast.parse(source))
-
-
-def test_the_seed_decides():
-    assert plant_bugs(CODE, 1) == plant_bugs(CODE, 1)
-    assert len({plant_bugs(CODE, seed)[0].source for seed in range(10)}) > 1
+    assert plant_bugs(CODE, 1) == plant_bugs(CODE, 1) != plant_bugs(CODE, 2)
 
 
 @pytest.mark.parametrize(
@@ -235,20 +207,16 @@ def test_line_ends_and_wide_characters_do_not_shift_the_places(end):
     assert changes(source, "wrong operator") == {("+", "-")}
 
 
-# Ranks.
-
-
 def test_ranks_are_those_of_brute_force(model, session_tokenizer):
     bugs = plant_bugs(CODE, 5, per_kind=2)
     before = token_surprise(model, session_tokenizer, CODE)
     for bug, rank in zip(bugs, bug_ranks(model, session_tokenizer, bugs).itertuples(), strict=True):
         tokens = token_surprise(model, session_tokenizer, bug.source)
-        touching = [t for t in tokens if set(range(t.start, t.end)) & set(range(bug.start, bug.end))]
-        others = [t.bits for t in tokens if t not in touching]
-        worst = max(t.bits for t in touching)
-        above = [1.0 if bits > worst else 0.5 if bits == worst else 0.0 for bits in others]
+        touching = [t.bits for t in tokens if set(range(t.start, t.end)) & set(range(bug.start, bug.end))]
+        others = [t.bits for t in tokens if not set(range(t.start, t.end)) & set(range(bug.start, bug.end))]
+        above = [(bits > max(touching)) + (bits == max(touching)) / 2 for bits in others]
         assert rank.share == pytest.approx(sum(above) / len(above))
-        assert (rank.kind, rank.bits, rank.tokens, rank.others) == (bug.kind, worst, len(touching), len(others))
+        assert (rank.kind, rank.bits, rank.tokens, rank.others) == (bug.kind, max(touching), len(touching), len(others))
         end = bug.start + len(bug.original)
         assert rank.original_bits == max(t.bits for t in before if t.end > bug.start and t.start < end)
 
