@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 # Documents with fewer different words than this have no near-duplicates: two short files are alike by accident.
 MIN_WORDS = 10
 
-# Every byte that is not an ASCII letter, digit or underscore becomes a space; then a document is split at spaces.
+# Words are runs of ASCII letters, digits and underscores; every other byte becomes a space.
 _TO_SPACE = bytes(code if re.match(rb"[A-Za-z0-9_]", bytes([code])) else 32 for code in range(256))
 # What the join holds in memory at once: some 100 MB.
 _PRODUCTS_AT_ONCE = 5_000_000
@@ -36,7 +36,7 @@ def content_hash(text: str | None) -> str:
 
 def exact_duplicates(contents: Iterable[str | None]) -> np.ndarray:
     """Return, for every document, the index of the first document with the same text: shape (documents,)."""
-    first: dict[str, int] = {}
+    first = {}
     return np.array([first.setdefault(content_hash(text), n) for n, text in enumerate(contents)], dtype=np.int64)
 
 
@@ -53,8 +53,7 @@ def duplication_curve(copies: Iterable[int | str], shares: Sequence[float] = (0.
 def near_duplicates(documents: Iterable[str | None], threshold: float = 0.85) -> list[tuple[int, int, float]]:
     """Return all pairs (i, j, Jaccard similarity), i < j, of documents whose word sets are at least `threshold` alike.
 
-    Words are runs of ASCII letters, digits and underscores, as in the CodeParrot scripts. Prefix filter: Bayardo et
-    al., "Scaling up all pairs similarity search" (2007).
+    Words are those of the CodeParrot scripts. Method: Bayardo et al., "Scaling up all pairs similarity search" (2007).
     """
     if not 0 < threshold <= 1:  # 85 would find nothing
         raise ValueError(f"threshold is {threshold}; it must be above 0 and at most 1 (equal), for example 0.85")
@@ -120,8 +119,7 @@ def _word_matrix(documents: Iterable[str | None]) -> sparse.csr_array:
         rows.append(np.fromiter(map(vocabulary.__getitem__, found), dtype=np.int32))
     words = np.concatenate([np.empty(0, dtype=np.int32), *rows])
     frequency = np.bincount(words, minlength=len(vocabulary))
-    rank = np.empty(len(vocabulary), dtype=np.int32)
-    rank[np.argsort(frequency, kind="stable")] = np.arange(len(vocabulary))
+    rank = np.argsort(np.argsort(frequency, kind="stable")).astype(np.int32)
     starts = np.cumsum([0, *map(len, rows)])
     matrix = sparse.csr_array((np.ones(len(words), dtype=np.int32), rank[words], starts), (len(rows), len(vocabulary)))
     matrix.sort_indices()

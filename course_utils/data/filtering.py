@@ -1,7 +1,4 @@
-"""Keep the documents that mention, or import, a library: in one string, and in a stream of any length.
-
-Rows are matched in batches and written to disk at once: memory does not grow with the input.
-"""
+"""Keep the documents that mention, or import, a library: in one string, and in a stream of any length."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import datasets
@@ -47,23 +44,19 @@ def imports_any(string: str, modules: Iterable[str]) -> bool:
     return found(string) is not None and found(re.sub(_LONG_STRING, "", string)) is not None
 
 
-def filter_streaming_dataset(
-    dataset: datasets.Dataset | datasets.IterableDataset,
-    filters: Sequence[str],
-    *,
-    match: Literal["keyword", "import"] = "keyword",
-) -> datasets.Dataset:
-    """Keep the rows whose content mentions (or imports) one of `filters`, in order, and print the share kept (A2).
+def filter_streaming_dataset(dataset: Any, filters: Sequence[str], *, match: str = "keyword") -> datasets.Dataset:
+    """Keep the rows whose content mentions one of `filters`, in order, and print the share kept (A2).
 
+    With `match="import"`, it must import one of them. `dataset` is a data set, or a stream of any length.
     The result is memory-mapped from a temporary file that lasts until Python ends; `save_to_disk` keeps it longer.
     Rows without content are dropped; an empty stream gives an empty data set.
     """
     tests, files = _tests(filters, match), _parquet_files(dataset)
     tables = _ahead(_read_parquet(files, dataset.column_names, tests)) if files else _read_stream(dataset, tests)
     target = Path(get_temporary_cache_files_directory(), f"filtered-{uuid4().hex}.arrow")
-    schema = dataset.features and dataset.features.arrow_schema
-    writer, read = None, 0
+    schema, read = dataset.features and dataset.features.arrow_schema, 0
     with replacing(target) as partial, partial.open("wb") as file, tqdm(desc="Filtering", unit=" documents") as bar:
+        writer = schema and pa.ipc.new_stream(file, schema)
         for rows, table in tables:
             if len(table):
                 schema = schema or table.schema  # some streams know their columns only now
@@ -73,8 +66,7 @@ def filter_streaming_dataset(
             bar.update(rows)
         if writer:
             writer.close()
-    none = {name: [] for name in dataset.features or ()}
-    kept = datasets.Dataset.from_file(str(target)) if writer else datasets.Dataset.from_dict(none, dataset.features)
+    kept = datasets.Dataset.from_file(str(target)) if schema else datasets.Dataset.from_dict({})
     share = f"{len(kept) / read:.2%} of the data kept" if read else "Nothing to keep"
     print(f"{share}: {len(kept):,} of {read:,} documents read.")
     return kept
@@ -97,7 +89,7 @@ def _tests(words: Sequence[str], match: str) -> list[pl.Expr]:
     return {"keyword": [anywhere], "import": [anywhere, *imports]}[match]
 
 
-def _parquet_files(dataset: datasets.Dataset | datasets.IterableDataset) -> list[str]:
+def _parquet_files(dataset: Any) -> list[str]:
     """Return the local Parquet files that the stream reads whole and in order, or [] if that is not what it does.
 
     `datasets` has no public way to ask (private names of 4.0 to 5.2). What is not recognised is read as a stream.

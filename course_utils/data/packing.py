@@ -109,14 +109,13 @@ def pack_dataset(dataset: Any, tokenizer: PreTrainedTokenizerBase, length: int, 
 class ConstantLengthDataset(IterableDataset):
     """Packed sequences of one length, made while they are read; yields `{"input_ids": (seq_length,) int64}` (C4).
 
-    Documents are collected until they hold about `num_of_sequences` sequences (`chars_per_token` turns that into
-    characters), encoded, and packed with an end-of-text token after each. One pass by default; `infinite=True` starts
-    again. `shuffle` gives each pass an order of its own: documents of a map-style data set, and the sequences of each
-    buffer. Shuffle the documents of a stream with `dataset.shuffle(seed=…, buffer_size=…)`, which follows the epoch.
+    A buffer of documents of about `num_of_sequences` sequences (in characters: times `chars_per_token`) is encoded and
+    packed at once. `infinite` starts again after a pass. `shuffle` gives each pass an order of its own: documents of a
+    map-style data set, and the sequences of each buffer; for a stream, use its own `shuffle`, which follows the epoch.
 
-    Document i goes to shard i modulo processes × workers, which packs what it gets: a pass loses less than `seq_length`
-    tokens per shard. The process is taken from torch.distributed or from RANK and WORLD_SIZE. Where Accelerate or
-    Trainer shares out the sequences, pass `process_index=0, num_processes=1`, or the data would be sharded twice.
+    Document i goes to shard i modulo processes × workers; a pass loses less than `seq_length` tokens per shard. The
+    process is that of torch.distributed, or of RANK and WORLD_SIZE. Where Accelerate or Trainer shares out the
+    sequences, pass `process_index=0, num_processes=1`, or the data would be sharded twice.
     """
 
     def __init__(

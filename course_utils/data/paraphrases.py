@@ -27,13 +27,16 @@ def load_pairs(location: str) -> DatasetDict:
     loaded = open_location(str(own or location), instead=f"{PAIRS} or {SENTENCES}")
     if missing := {"train", "validation"} - set(loaded):
         raise ValueError(
-            f"{location} has no split {', '.join(sorted(missing))}; it has {', '.join(loaded)}. Keep training "
-            "rows apart for validation: dataset.train_test_split."
+            f"{location} has no split {', '.join(sorted(missing))}; it has {', '.join(loaded)}. Divide the rows: "
+            "dataset.train_test_split."
         )
     pairs = {split: loaded[split] for split in ("train", "validation", "test") if split in loaded}
     for split, dataset in pairs.items():
         _check_rows(f"the split {split!r} of {location}", dataset, {0, 1, HIDDEN} if split == "test" else {0, 1})
-    return DatasetDict({split: _with_named_labels(dataset) for split, dataset in pairs.items()})
+        if not isinstance(dataset.features["label"], ClassLabel):  # GLUE's labels have names
+            numbers = dataset.cast_column("label", Value("int64"))
+            pairs[split] = numbers.cast_column("label", ClassLabel(names=["0", "1"]))
+    return DatasetDict(pairs)
 
 
 def text_columns(names: Sequence[str], where: str = "the data set") -> tuple[str, ...]:
@@ -56,10 +59,8 @@ def word_overlap(first: str, second: str) -> float:
 def _check_rows(where: str, dataset: Dataset, allowed: set[int]) -> None:
     labels = set(dataset["label"]) if "label" in dataset.column_names else set()
     if not labels <= allowed:
-        raise ValueError(
-            f"{where} has the labels {sorted(labels, key=str)[:5]}; allowed are the numbers {sorted(allowed)}. Change "
-            "yours with dataset.map."
-        )
+        got = sorted(labels, key=str)[:5]
+        raise ValueError(f"{where} has the labels {got}; allowed are {sorted(allowed)}. Change yours: dataset.map.")
     for column in text_columns(dataset.column_names, where):
         for number, text in enumerate(dataset[column]):
             if not isinstance(text, str) or not text.strip():
@@ -67,9 +68,3 @@ def _check_rows(where: str, dataset: Dataset, allowed: set[int]) -> None:
                     f"row {number} of {where} has {text!r} as {column}, not a text; remove such rows with "
                     "dataset.filter, or change the column's type with dataset.cast_column."
                 )
-
-
-def _with_named_labels(dataset: Dataset) -> Dataset:  # as GLUE has them
-    if isinstance(dataset.features["label"], ClassLabel):
-        return dataset
-    return dataset.cast_column("label", Value("int64")).cast_column("label", ClassLabel(names=["0", "1"]))
