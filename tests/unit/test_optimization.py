@@ -6,7 +6,7 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 from course_utils.models.causal import build_causal_lm
 from course_utils.models.gpt import GPTModel
 from course_utils.profiles import get_profile
-from course_utils.training.optimization import get_grouped_params, steps_per_pass, warmup_within
+from course_utils.training.optimization import get_grouped_params, steps_per_pass
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 BY_HAND = {"vocab_size": 50, "context_length": 8, "emb_dim": 16, "n_heads": 2, "n_layers": 2}
@@ -31,6 +31,5 @@ def test_matrices_decay_and_nothing_else(name):
         assert any(parameter is p for p in decaying["params"]) != never, name
 
 
-def test_a_pass_counts_its_last_incomplete_step_and_a_warm_up_takes_at_most_half_of_a_run():
+def test_a_pass_counts_its_last_incomplete_step():
     assert [steps_per_pass(rows, 4, 1, 2) for rows in (8, 9, 16, 17)] == [1, 2, 2, 3]
-    assert [warmup_within(80, steps) for steps in (1000, 20, 1)] == [80, 10, 0]

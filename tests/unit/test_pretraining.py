@@ -87,6 +87,7 @@ def test_arguments_precision_of_the_device_and_schedule_to_zero(make, tmp_path):
     trainer = make(tmp_path)
     assert {"bf16": trainer.args.bf16, "fp16": trainer.args.fp16} == choose_precision().trainer_flags
     assert not (trainer.args.fp16 and trainer.args.device.type == "cpu")  # silently ignored there
+    assert trainer.args.data_seed == trainer.args.seed
     trainer.train()
     assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
 
