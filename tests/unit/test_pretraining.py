@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel, Trainer
+from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel
 
 from course_utils.environment import choose_precision
 from course_utils.models.causal import gpt2_config
@@ -108,9 +108,7 @@ def test_tutorial_settings_see_the_same_tokens(ours):
     assert theirs == ours or ours.name != "full"
 
 
-def test_too_little_data_long_sequences_and_padding_with_the_end_of_text_are_refused(
-    profile, code_tokenizer, data, tmp_path
-):
+def test_too_few_or_long_rows_and_end_of_text_as_padding_are_refused(profile, code_tokenizer, data, tmp_path):
     few, short = replace(data, train=data.train.select(range(3))), replace(profile, context_length=CONTEXT - 1)
     with pytest.raises(ValueError, match="3 training and 10 held-out rows are too few for steps of 4 rows"):
         pretraining.make_trainer(profile, code_tokenizer, few, tmp_path)
@@ -121,22 +119,23 @@ def test_too_little_data_long_sequences_and_padding_with_the_end_of_text_are_ref
         pretraining.make_trainer(profile, code_tokenizer, data, tmp_path)
 
 
-def probability_of_stopping(tokenizer, tmp_path):
+def probability_of_stopping(tokenizer):
     """Train a small model on one short document, padded; return P(end of text) where the document ends."""
     torch.manual_seed(0)
     document, end = tokenizer("import pandas as pd\n")["input_ids"], tokenizer.eos_token_id
     rows = [{"input_ids": [*document, end]}, {"input_ids": [*document[2:], end]}]
-    collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    batch = DataCollatorForLanguageModeling(tokenizer, mlm=False)(rows)
     model = GPT2LMHeadModel(gpt2_config(len(tokenizer), 32, 1, 32, 2, 0.0))
-    settings = get_profile("tiny", batch_size=2, train_steps=200, warmup_steps=0, learning_rate=1e-2)
-    args = pretraining.training_arguments(settings, tmp_path, rows=8)
-    args.eval_strategy, args.eval_on_start, args.save_strategy, args.disable_tqdm = "no", False, "no", True
-    Trainer(model=model, args=args, train_dataset=Dataset.from_list(rows * 4), data_collator=collator).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(200):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
     with torch.inference_mode():
         return model.eval()(torch.tensor([document])).logits[0, -1].softmax(-1)[end].item()
 
 
-def test_a_model_trained_with_a_pad_token_of_its_own_learns_to_stop(code_tokenizer, tmp_path):
-    assert probability_of_stopping(code_tokenizer, tmp_path) > 0.9
+def test_a_model_trained_with_a_pad_token_of_its_own_learns_to_stop(code_tokenizer):
+    assert probability_of_stopping(code_tokenizer) > 0.9
     code_tokenizer.pad_token = code_tokenizer.eos_token
-    assert probability_of_stopping(code_tokenizer, tmp_path) < 0.05
+    assert probability_of_stopping(code_tokenizer) < 0.05
