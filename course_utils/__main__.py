@@ -1,7 +1,4 @@
-"""The command line of the course: `python -m course_utils doctor|fetch|run|demo`.
-
-Every command imports what it needs when it runs, so that `--help` answers at once.
-"""
+"""The command line of the course. Every command imports what it needs when it runs, so `--help` answers at once."""
 
 import argparse
 import errno
@@ -92,13 +89,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    profiles = [get_profile(name) for name in ([options.profile] if options.profile else ["tiny", "laptop"])]
     from course_utils import artifacts
 
-    for profile in profiles:
+    for name in [options.profile] if options.profile else ["tiny", "laptop"]:
         start = time.monotonic()
-        corpus = artifacts.code_corpus(profile)
-        print(f"{profile.name}: {corpus.path} ({time.monotonic() - start:.1f} s)", flush=True)
+        corpus = artifacts.code_corpus(get_profile(name))
+        print(f"{name}: {corpus.path} ({time.monotonic() - start:.1f} s)", flush=True)
     return 0
 
 

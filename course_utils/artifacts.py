@@ -32,7 +32,7 @@ LIBRARIES = ("accelerate", "datasets", "pyarrow", "tokenizers", "torch", "transf
 
 def _key(**inputs: Any) -> dict[str, Any]:
     """Return what makes an artifact: its inputs, the code and the libraries."""
-    return inputs | {"code": cache.code_fingerprint()} | cache.library_versions(*LIBRARIES)
+    return inputs | {"code": cache.code_fingerprint()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def _corpus(name: str, build: Callable[[Path], Any], **inputs: Any) -> Location:
@@ -40,27 +40,23 @@ def _corpus(name: str, build: Callable[[Path], Any], **inputs: Any) -> Location:
 
 
 def code_corpus(profile: Profile) -> Location:
-    """Return raw code in train and validation splits: pinned sources, your own folder, a data set or a Hub id.
-
-    Without network and saved archives it falls back to installed packages, and prints so. Raises `ValueError` for a
-    corpus that does not exist or has no column `content`.
-    """
+    """Return raw code, split: pinned sources (or else installed packages), your own folder, a data set or a Hub id."""
     name, limit = profile.code_corpus, profile.corpus_bytes
     kind = corpus.corpus_kind(name)
     if kind in ("dataset", "hub"):
         if kind == "dataset":
-            corpus.check_columns(Location(name))
+            corpus.check_columns(Location(name).load("train", streaming=True))
         return Location(name)
     if kind == "folder":
-        build = partial(corpus.build_from_folder, folder=Path(name), max_bytes=limit or None)
-        return _corpus("code_corpus", build, folder=name, state=cache.folder_state(Path(name), "*.py"), max_bytes=limit)
+        build = partial(corpus.build_from_folder, folder=Path(name), max_bytes=limit)
+        return _corpus("code_corpus", build, folder=name, state=corpus.code_state(Path(name)), max_bytes=limit)
     try:
         return _pinned_corpus(profile)
-    except sources.SourcesUnavailable as error:
+    except ConnectionError as error:
         print(f"{error}\nUntil then, the Python packages installed on this machine serve as the code corpus.")
     wanted = {package for packages in corpus.INSTALLED.values() for package in packages}
     installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in wanted}
-    build = partial(corpus.build_from_environment, max_bytes=limit or None)
+    build = partial(corpus.build_from_environment, max_bytes=limit)
     return _corpus("code_corpus", build, environment=installed, max_bytes=limit)
 
 
@@ -69,7 +65,7 @@ def _pinned_corpus(profile: Profile) -> Location:
 
     def build(folder: Path) -> None:
         archives = sources.fetch_sources(manifest, cache.home() / "archives")
-        corpus.build_from_sources(folder, manifest, archives, profile.corpus_bytes or None)
+        corpus.build_from_sources(folder, manifest, archives, profile.corpus_bytes)
 
     digests = [f"{source.name} {source.version} {source.sha256}" for source in manifest]
     return _corpus("code_corpus", build, sources=digests, max_bytes=profile.corpus_bytes)
@@ -162,22 +158,14 @@ def _packed_folder(profile: Profile, split: str) -> Path:
 
 
 def _model_key(profile: Profile) -> dict[str, Any]:
-    return _key(
-        data=[_packed_folder(profile, split).name for split in ("train", "validation")],
-        profile=profile.pretraining,
-        device=choose_device().type,
-        precision=choose_precision().name,
-    )
+    data = [_packed_folder(profile, split).name for split in ("train", "validation")]
+    machine = {"device": choose_device().type, "precision": choose_precision().name}
+    return _key(data=data, profile=profile.pretraining, **machine)
 
 
-def run_folder(profile: Profile) -> Path:
-    """Return where the checkpoints of this profile's training live until the model is finished."""
-    return cache.artifact_folder("runs", _model_key(profile))
-
-
-def loop_folder(profile: Profile, settings: Mapping[str, Any]) -> Path:
-    """Return where a run of the Accelerate loop with these settings lives."""
-    return cache.artifact_folder("runs", _model_key(profile) | {"settings": settings})
+def run_folder(profile: Profile, **more: Any) -> Path:
+    """Return where the checkpoints of this profile's training live; `more` are further settings, as of the loop."""
+    return cache.artifact_folder("runs", _model_key(profile) | more)
 
 
 def pretrain(profile: Profile, stop_at: int) -> None:
@@ -190,10 +178,7 @@ def pretrain(profile: Profile, stop_at: int) -> None:
 
 
 def pretrained_model(profile: Profile) -> Path:
-    """Return the folder of the model trained on the packed data, with tokenizer and log (A9).
-
-    Raises `TrainingDiverged`, and keeps nothing, if a loss or a weight is not a finite number.
-    """
+    """Return the folder of the model trained on the packed data, with tokenizer and log (A9); keep no diverged one."""
 
     def build(folder: Path) -> None:
         model, history = _train(profile)
@@ -225,10 +210,7 @@ def find_pretrained(profile: Profile) -> Path | None:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a model that was saved with `save_pretrained`, ready to generate.
-
-    Raises `ValueError` if weights are missing: the library would fill them with random numbers.
-    """
+    """Load a saved model, ready to generate; refuse missing weights, which the library would fill with random ones."""
     model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     if missing := sorted(found["missing_keys"]):
         raise ValueError(f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}. Save it whole.")
@@ -241,20 +223,14 @@ def training_history(profile: Profile) -> list[dict[str, float]]:
 
 
 def encoder_folder(name: str, pairs: str) -> str:
-    """Return where an encoder for fine-tuning is: `course` is the installed package, `scratch` a small BERT made here.
-
-    Without the package, `course` falls back to `scratch` and prints so. Anything else is a folder or a Hub id already.
-    Raises `ValueError` for packaged weights that are not the published ones.
-    """
+    """Return where an encoder is: `course` is the installed package, else `scratch`, a small BERT; others stay."""
     if name not in ("course", "scratch"):
         return name
     if name == "course":
         if (packaged := encoder.packaged_encoder()) is not None:
             return str(packaged)
-        print(
-            f"The package {encoder.PACKAGE} is not installed, so a small BERT with random weights takes its place. It "
-            f"shows the mechanics only; its results mean nothing. For real results: {encoder.INSTALL}"
-        )
+        print(f"The package {encoder.PACKAGE} is not installed, so a small BERT with random weights takes its place.")
+        print(f"It shows the mechanics only; its results mean nothing. For real results: {encoder.INSTALL}")
     train = paraphrases.load_pairs(pairs)["train"]
     texts = [text for column in paraphrases.text_columns(train.column_names) for text in train[column]]
     key = _key(texts=hashlib.sha256("\n".join(texts).encode()).hexdigest())
@@ -291,9 +267,7 @@ def _identity(location: Location) -> str:
 
 def _write_split(dataset: Dataset, folder: Path, split: str) -> None:
     if len(dataset) == 0:
-        raise ValueError(
-            f"no document of the {split} split is left. The corpus is too small, or does not name any of "
-            f"{', '.join(filtering.KEYWORDS)}; choose another one with COURSE_CODE_CORPUS."
-        )
+        reason = f"The corpus is too small, or names none of {', '.join(filtering.KEYWORDS)}"
+        raise ValueError(f"no document of the {split} split is left. {reason}; choose another one: COURSE_CODE_CORPUS.")
     (folder / "data").mkdir(exist_ok=True)
     dataset.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))

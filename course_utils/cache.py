@@ -1,14 +1,12 @@
 """Build something once and keep it: the mechanism behind every artifact of the course.
 
 An artifact is a folder named by a digest of what made it. It is built under a temporary name and renamed, so a folder
-that exists is complete. A lock makes other processes wait for a build instead of repeating it. Nothing more is
-promised: delete a damaged folder by hand.
+that exists is complete; other processes wait for a build. Nothing more is promised: delete a damaged folder by hand.
 """
 
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -42,11 +40,6 @@ def code_fingerprint() -> str:
         digest.update(path.relative_to(PACKAGE).as_posix().encode())
         digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:16]
-
-
-def library_versions(*names: str) -> dict[str, str]:
-    """Return the versions of libraries by name."""
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def artifact_folder(name: str, key: Mapping[str, Any]) -> Path:

@@ -1,7 +1,4 @@
-"""A page in the browser for trying a model: completions of a prompt, and code with surprising places marked.
-
-It listens on this machine only unless told otherwise, needs no network, and shows generated code without running it.
-"""
+"""A page in the browser for trying a model: completions, and surprising code marked; it never runs generated code."""
 
 import html
 import os
@@ -34,13 +31,12 @@ _CSS = ".code textarea {font-family: var(--font-mono); font-size: 14px; tab-size
 
 def saved_model(profile: Profile) -> Path:
     """Return the folder of the learner's own model of notebook 04; raises `ValueError` with the remedy without one."""
-    found = artifacts.find_pretrained(profile)
-    if found is None:
-        raise ValueError(
-            f"no model of the profile {profile.name!r} has been trained here yet. Train it with\n"
-            f"  python -m course_utils run 04 --profile {profile.name}\nor name the folder of another one with --model."
-        )
-    return found
+    if found := artifacts.find_pretrained(profile):
+        return found
+    raise ValueError(
+        f"no model of the profile {profile.name!r} has been trained here yet. Train it with\n"
+        f"  python -m course_utils run 04 --profile {profile.name}\nor name the folder of another one with --model."
+    )
 
 
 def build_demo(model: Any, tokenizer: Any, name: str) -> gr.Blocks:
@@ -68,8 +64,7 @@ def build_demo(model: Any, tokenizer: Any, name: str) -> gr.Blocks:
             code = _text_area("Code", _FAULTY)
             button, marked = gr.Button("Highlight", elem_id="highlight"), gr.HTML(elem_id="highlighted")
         button.click(partial(highlight, model, tokenizer), code, marked, api_name="highlight", **use)
-        # A page's runs read its own signal. With Gradio's `cancels`, the last update of a run could arrive after the
-        # word that it was stopped.
+        # Each page has its own signal; with Gradio's `cancels`, a late update could replace the word "Stopped".
         signal, at_once = gr.State(), {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         run, pressed = partial(complete, model, tokenizer), start.click(_unset, signal, signal, **at_once)
         pressed.then(run, [prompt, *controls, signal], [status, *texts], api_name="complete", **use)
@@ -136,6 +131,8 @@ def serve(folder: Path, host: str, port: int | None, open_browser: bool, name: s
     """Load model and tokenizer from a folder and serve their page until Ctrl-C."""
     if host not in ("127.0.0.1", "localhost", "::1"):
         print(f"Warning: everyone who reaches this machine over the network can use the demo ({host}).", flush=True)
+    if port and port > 65535:
+        raise ValueError(f"--port {port} is not allowed; give 1 to 65535, or leave it out.")
     # Gradio itself would try a wrong host for minutes.
     socket.create_server((host, port or 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     page = build_demo(artifacts.load_model(folder), load_tokenizer(folder), name)

@@ -1,20 +1,21 @@
-"""What this machine is, and what the course will cost on it; it decides nothing that a profile decides.
+"""What this machine is, and what the course will cost on it; every decision returns its reason, to be printed."""
 
-Every decision returns its reason, so that a notebook can print both.
-"""
-
+import importlib.metadata
+import math
 import os
 import platform
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from types import SimpleNamespace as Machine
+from typing import NamedTuple
 
 import psutil
 import torch
 from accelerate.utils import parse_flag_from_env
 
 from course_utils import cache
+from course_utils.models import causal
 from course_utils.profiles import PROFILES, Profile
 
 GB = 1e9
@@ -23,8 +24,7 @@ _OVERHEAD = 1.15
 _TUTORIAL_SEQUENCES = 16_702_061  # of 128 tokens, in one pass over the tutorials' data
 
 
-@dataclass(frozen=True)
-class Precision:
+class Precision(NamedTuple):
     """A number format for training, and why this machine uses it."""
 
     name: str
@@ -41,26 +41,7 @@ class Precision:
         return {"bf16": self.name == "bf16", "fp16": self.name == "fp16"}
 
 
-@dataclass(frozen=True)
-class Machine:
-    """This machine as the course sees it; memory and disk in GB (10^9 bytes)."""
-
-    device: str
-    device_name: str
-    precision: str
-    precision_reason: str
-    cores: int
-    memory_gb: float
-    free_memory_gb: float
-    disk_free_gb: float
-    python: str
-    platform: str
-    colab: bool
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What the training of one profile needs here: minutes, GB of memory and disk, and a note on how it was found."""
 
     profile: str
@@ -74,18 +55,15 @@ def readable_duration(minutes: float) -> str:
     """Return a duration in the unit that people would use; a dash for one that is not known."""
     if minutes < 1:
         return "under 1 min"
-    for unit, size, limit in (("min", 1, 120), ("hours", 60, 48 * 60), ("days", 24 * 60, float("inf"))):
-        if minutes < limit:
-            return f"{minutes / size:.0f} {unit}"
-    return "-"
+    if math.isnan(minutes):
+        return "-"
+    size, unit = (1, "min") if minutes < 120 else (60, "hours") if minutes < 48 * 60 else (24 * 60, "days")
+    return f"{minutes / size:.0f} {unit}"
 
 
 def choose_device() -> torch.device:
-    """Return the fastest device that torch finds: CUDA, then MPS (Apple), then the processor.
-
-    Accelerate can be told to use the processor (`accelerate launch --cpu`, ACCELERATE_USE_CPU).
-    """
-    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+    """Return the fastest device that torch finds: CUDA, then MPS (Apple), then the processor."""
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):  # what `accelerate launch --cpu` sets
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -93,10 +71,7 @@ def choose_device() -> torch.device:
 
 
 def choose_precision(device: torch.device | None = None) -> Precision:
-    """Choose the number format for training on `device`, with the reason.
-
-    The Trainer silently ignores fp16 on a processor, so it is never chosen there.
-    """
+    """Choose the number format for training; never fp16 on a processor, where the Trainer silently ignores it."""
     device = device or choose_device()
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -116,9 +91,8 @@ def _cpu_computes_bf16() -> bool:
 
 
 def describe() -> Machine:
-    """Look at this machine: device, precision, cores, memory, disk, versions."""
-    device = choose_device()
-    precision = choose_precision(device)
+    """Return what this machine is: device, precision, cores, memory and disk in GB (10^9 bytes), versions."""
+    device, precision = choose_device(), choose_precision()
     memory = psutil.virtual_memory()
     home = cache.home().absolute()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
@@ -135,7 +109,7 @@ def describe() -> Machine:
         python=platform.python_version(),
         platform=platform.platform(terse=True),
         colab="google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ,
-        versions=cache.library_versions(*libraries),
+        versions={name: importlib.metadata.version(name) for name in libraries},
     )
 
 
@@ -145,14 +119,11 @@ def profile_costs(machine: Machine) -> list[Cost]:
 
 
 def profile_cost(profile: Profile, machine: Machine, steps: int = 2) -> Cost:
-    """Estimate what the training of one profile costs on `machine`, from `steps` measured steps.
-
-    Memory counts weights, gradients, two AdamW moments and the logits of one batch (three copies in fp32).
-    """
-    width = profile.model_width
-    parameters = width * (profile.vocab_size + profile.context_length) + 12 * profile.model_layers * width**2
-    logits = 3 * 4 * profile.batch_size * profile.context_length * profile.vocab_size
-    memory = 1.0 + (16 * parameters + logits) / GB
+    """Estimate what the training of one profile costs on `machine`, from `steps` measured steps."""
+    with torch.device("meta"):
+        parameters = causal.count_parameters(causal.build_causal_lm(profile))
+    logits = 3 * 4 * profile.batch_size * profile.context_length * profile.vocab_size  # three copies in fp32
+    memory = 1.0 + (16 * parameters + logits) / GB  # 16: weights, gradients, two AdamW moments
     disk = 2 * 12 * parameters / GB + (0.4 if profile.name == "laptop" else 0.1)
     total_steps, note = profile.train_steps, f"{steps} steps measured"
     if total_steps == -1:
@@ -171,14 +142,9 @@ def _free_memory_gb(machine: Machine) -> float:
 
 def _seconds_per_step(profile: Profile, steps: int) -> float:
     """Time forward, backward and update on a few sequences, and scale to all sequences of an optimizer step."""
-    from transformers import GPT2Config, GPT2LMHeadModel  # slow import, wanted only here
-
     device = choose_device()
-    number_format = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision(device).name)
-    sizes = {"vocab_size": profile.vocab_size, "n_positions": profile.context_length, "n_embd": profile.model_width}
-    no_tokens = {"bos_token_id": None, "eos_token_id": None}
-    config = GPT2Config(**sizes, n_layer=profile.model_layers, n_head=profile.model_heads, **no_tokens)
-    model = GPT2LMHeadModel(config).to(device)
+    number_format = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision().name)
+    model = causal.build_causal_lm(profile).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     # On a processor a large model would take minutes per batch, and its speed hardly depends on the batch.
     sequences = min(profile.batch_size, 2) if device.type == "cpu" and profile.model_width > 512 else profile.batch_size

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from course_utils import artifacts
 from course_utils.data.paraphrases import PAIRS, SENTENCES
+from course_utils.profiles import absolute
 from course_utils.training.finetuning import FinetuneConfig, FinetuneResult, finetune
 
 SETTINGS = [f for f in fields(FinetuneConfig) if f.name not in ("warmup", "weight_decay", "head_factor", "max_pairs")]
@@ -24,11 +25,8 @@ SETTINGS = [f for f in fields(FinetuneConfig) if f.name not in ("warmup", "weigh
 def run_finetuning(
     pairs: str, encoder: str, config: FinetuneConfig, output: str | Path | None = None, show_progress: bool = True
 ) -> FinetuneResult:
-    """Fine-tune, print the result as JSON, and save model, tokenizer and result to the folder `output`, if given.
-
-    Such a folder is an encoder for another run.
-    """
-    folder = Path(output).expanduser() if output else None
+    """Fine-tune, print the result as JSON, and save all to the folder `output`, which is an encoder for another run."""
+    pairs, encoder, folder = absolute(pairs), absolute(encoder), Path(output).expanduser() if output else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)  # fails before the training if it cannot be made
     location = artifacts.encoder_folder(encoder, pairs)
@@ -53,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for f in SETTINGS:
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=f.default, help=f.metadata["text"])
     parser.add_argument("--output", help="folder for the fine-tuned model")
-    options = vars(parser.parse_args(arguments))
-    pairs, encoder, output = (options.pop(name) for name in ("pairs", "encoder", "output"))
+    given = parser.parse_args(arguments)
     try:
-        run_finetuning(pairs, encoder, FinetuneConfig(**options), output)
+        config = FinetuneConfig(**{f.name: getattr(given, f.name) for f in SETTINGS})
+        run_finetuning(given.pairs, given.encoder, config, given.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

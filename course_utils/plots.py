@@ -1,7 +1,4 @@
-"""The few kinds of figure the course draws: labelled, colour-blind safe, each with alternative text.
-
-Every function shows its figure at once. `alt` is required: it says in words what the picture shows.
-"""
+"""The few kinds of figure the course draws and shows at once: labelled, colour-blind safe, with alternative text."""
 
 import base64
 import html
@@ -19,9 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
-def lines(
-    series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, log_x: bool = False, log_y: bool = False
-) -> None:
+def lines(series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, log_x=False, log_y=False) -> None:
     """Draw up to seven named curves, each (x values, y values); `band` is (x, low, high, name), shaded behind them."""
     figure, axes = _axes(x, y)
     if band is not None:
@@ -37,12 +32,7 @@ def lines(
 
 
 def plot_losses(
-    epochs_seen: Sequence[float],
-    tokens_seen: Sequence[int],
-    train_losses: Sequence[float],
-    val_losses: Sequence[float],
-    *,
-    alt: str = "Training and validation loss over epochs, with the tokens seen on a second axis.",
+    epochs_seen, tokens_seen, train_losses, val_losses, *, alt="Training and validation loss over epochs."
 ) -> None:
     """Draw training and validation loss over epochs, at their true places, with a second axis for tokens."""
     _show(_losses_figure(epochs_seen, tokens_seen, train_losses, val_losses), alt)
@@ -60,9 +50,7 @@ def _losses_figure(epochs_seen, tokens_seen, train_losses, val_losses) -> Figure
     return figure
 
 
-def bars(
-    values: Mapping[str, float] | Mapping[str, Mapping[str, float]], *, x: str, y: str, alt: str, form: str = "{:.3g}"
-) -> None:
+def bars(values: Mapping[str, float | Mapping[str, float]], *, x: str, y: str, alt: str, form: str = "{:.3g}") -> None:
     """Draw one bar per name, or one group of bars per name if the values are mappings; `form` labels the bars."""
     groups = {k: v if isinstance(v, Mapping) else {"": v} for k, v in values.items()}
     names = list(next(iter(groups.values())))
@@ -110,9 +98,7 @@ def heatmap(values: Sequence[Sequence[float]], *, x: str, y: str, alt: str) -> N
     _show(figure, alt)
 
 
-def flow(
-    steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence[tuple[int, int]] = (), alt: str
-) -> None:
+def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence[tuple] = (), alt: str) -> None:
     """Draw steps as a row of boxes joined by arrows, the highlighted ones filled; `skips` are arrows around steps."""
     figure = Figure(figsize=(min(11, 1.35 * len(steps)), 1.35 if skips else 0.95), layout="constrained")
     axes = figure.subplots()

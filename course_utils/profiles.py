@@ -1,14 +1,10 @@
-"""The sizes of the course: three profiles of one and the same code path.
-
-A profile holds names and numbers, nothing else. Notebooks, scripts and tests read them from here, so that a
-learner on a laptop and a learner on a GPU run the same cells.
-"""
+"""The sizes of the course: three profiles of one code path, which hold names and numbers and nothing else."""
 
 import difflib
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -21,12 +17,8 @@ LOCATION_WORDS = ("pinned", "course", "scratch", "course-pairs", "course-sentenc
 # Fields that no pretrained model depends on.
 _LATER = ("pairs", "sentences", "encoder", "finetune_", "score_", "story_", "push_to_hub")
 _WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-_BOUNDS = {
-    "least": (operator.ge, "at least"),
-    "above": (operator.gt, "greater than"),
-    "most": (operator.le, "at most"),
-    "below": (operator.lt, "less than"),
-}
+_BOUNDS = {"least": operator.ge, "above": operator.gt, "most": operator.le, "below": operator.lt}
+_IN_WORDS = {"least": "at least", "above": "greater than", "most": "at most", "below": "less than"}
 
 
 def setting(default: Any, unit: str, text: str, **bounds: Any) -> Any:
@@ -35,10 +27,7 @@ def setting(default: Any, unit: str, text: str, **bounds: Any) -> Any:
 
 
 def check_settings(settings: Any, remedy: str = "") -> None:
-    """Raise `ValueError` for the first field made by `setting` whose value has another type or is out of bounds.
-
-    `{NAME}` in `remedy` stands for the field's name in capitals.
-    """
+    """Raise `ValueError` for a field of another type or out of bounds; `{NAME}` in `remedy` is its name in capitals."""
     for f in fields(settings):
         value, kind = getattr(settings, f.name), type(f.default)
         if allowed := _allowed(value, kind, f.metadata):
@@ -50,16 +39,16 @@ def check_settings(settings: Any, remedy: str = "") -> None:
 
 def _allowed(value: Any, kind: type, bounds: Mapping[str, Any]) -> str:
     """Return what the value must be, in words; nothing if it is fine."""
-    words = {bool: "True or False", int: "a whole number", float: "a finite number"}
     fits = isinstance(value, {int: Integral, float: Real}.get(kind, kind))
     if not fits or (kind is not bool and isinstance(value, bool)) or (kind is float and not math.isfinite(value)):
+        words = {bool: "True or False", int: "a whole number", float: "a finite number"}
         return words.get(kind, f"of type {kind.__name__}")
     if "choices" in bounds and value not in bounds["choices"]:
         return f"one of {', '.join(map(str, bounds['choices']))}"
     limits = [name for name in _BOUNDS if name in bounds]
-    if all(_BOUNDS[name][0](value, bounds[name]) for name in limits):
+    if all(_BOUNDS[name](value, bounds[name]) for name in limits):
         return ""
-    return " and ".join(f"{_BOUNDS[name][1]} {bounds[name]}" for name in limits)
+    return " and ".join(f"{_IN_WORDS[name]} {bounds[name]}" for name in limits)
 
 
 def absolute(location: str) -> str:
@@ -72,10 +61,7 @@ def absolute(location: str) -> str:
 
 @dataclass(frozen=True)
 class Profile:
-    """One size of the course; every field carries its unit and a sentence in `dataclasses.fields(...)`.
-
-    Raises `ValueError` for a value of another type or outside its range.
-    """
+    """One size of the course; every field carries its unit and a sentence in `dataclasses.fields(...)`."""
 
     name: str = setting("laptop", "-", "Name of the profile.")
     code_corpus: str = setting("pinned", "location", "Raw code: pinned, a folder, a data set or a Hub id.")
@@ -142,104 +128,51 @@ class Profile:
 
 LOCATIONS = tuple(f.name for f in fields(Profile) if f.metadata["unit"] == "location")
 
+# fmt: off
 PROFILES: Mapping[str, Profile] = {
     # CI and a first look: every step runs, no step learns much.
     "tiny": Profile(
-        name="tiny",
-        small_sources=True,
-        corpus_bytes=4_000_000,
-        vocab_size=2048,
-        model_layers=2,
-        model_width=128,
-        batch_size=16,
-        train_steps=160,
-        warmup_steps=80,
-        learning_rate=3e-3,
-        eval_steps=20,
-        save_steps=40,
-        eval_sequences=120,
-        finetune_epochs=1,
-        finetune_pairs=64,
-        finetune_seeds=2,
-        score_documents=40,
-        score_problems=13,
-        score_candidates=4,
-        score_files=10,
-        story_epochs=8,
+        name="tiny", small_sources=True, corpus_bytes=4_000_000,
+        vocab_size=2048, model_layers=2, model_width=128,
+        train_steps=160, warmup_steps=80, learning_rate=3e-3, eval_steps=20, save_steps=40, eval_sequences=120,
+        finetune_epochs=1, finetune_pairs=64, finetune_seeds=2,
+        score_documents=40, score_problems=13, score_candidates=4, score_files=10, story_epochs=8,
     ),
     # A model that visibly learns in about ten minutes on two cores.
     "laptop": Profile(
-        name="laptop",
-        library_share=0.25,
-        train_steps=1800,
-        warmup_steps=300,
-        learning_rate=3e-3,
-        eval_steps=150,
-        save_steps=300,
-        eval_sequences=300,
+        name="laptop", library_share=0.25,
+        train_steps=1800, warmup_steps=300, learning_rate=3e-3, eval_steps=150, save_steps=300, eval_sequences=300,
     ),
     # The tutorials' own setting: Hub data, 124 M parameters, effective batch of 256 sequences.
     "full": Profile(
-        name="full",
-        code_corpus="transformersbook/codeparrot-{split}",
-        filtered_corpus="huggingface-course/codeparrot-ds-{split}",
-        sample_documents=20_000,
-        vocab_size=50_000,
-        model_layers=12,
-        model_width=768,
-        model_heads=12,
-        batch_size=32,
-        accumulation_steps=8,
-        train_steps=-1,
-        warmup_steps=1000,
-        learning_rate=5e-4,
-        eval_steps=5000,
-        save_steps=5000,
-        eval_sequences=5000,
-        pairs="nyu-mll/glue:mrpc",
-        sentences="nyu-mll/glue:sst2",
-        encoder="bert-base-uncased",
-        finetune_epochs=3,
-        finetune_rate=5e-5,
-        finetune_batch=8,
-        finetune_dropout=0.1,
+        name="full", sample_documents=20_000,
+        code_corpus="transformersbook/codeparrot-{split}", filtered_corpus="huggingface-course/codeparrot-ds-{split}",
+        vocab_size=50_000, model_layers=12, model_width=768, model_heads=12,
+        batch_size=32, accumulation_steps=8, train_steps=-1, warmup_steps=1000, learning_rate=5e-4,
+        eval_steps=5000, save_steps=5000, eval_sequences=5000,
+        pairs="nyu-mll/glue:mrpc", sentences="nyu-mll/glue:sst2", encoder="bert-base-uncased",
+        finetune_epochs=3, finetune_rate=5e-5, finetune_batch=8, finetune_dropout=0.1,
     ),
 }
+# fmt: on
 
 
 def get_profile(name: str | None = None, **overrides: Any) -> Profile:
-    """Return a profile by name, with single values replaced by `COURSE_<FIELD>` variables and then by `overrides`.
-
-    Without a name the variable COURSE_PROFILE decides, and without that, `laptop`. Raises `ValueError` for an unknown
-    profile, a misspelled variable or field, and a value that does not fit.
-    """
+    """Return a profile by name (or COURSE_PROFILE, or `laptop`) with single values replaced as in `with_variables`."""
     name = name or os.environ.get("COURSE_PROFILE") or "laptop"
     if name not in PROFILES:
-        known = f"there are {', '.join(PROFILES)}.{did_you_mean(name, PROFILES)}"
-        raise ValueError(f"unknown profile {name!r}; {known} Set COURSE_PROFILE to one of them.")
+        raise ValueError(
+            f"unknown profile {name!r}; there are {', '.join(PROFILES)}. Set COURSE_PROFILE to one of them."
+        )
     return with_variables(PROFILES[name], **overrides)
 
 
 def with_variables(profile: Profile, **overrides: Any) -> Profile:
     """Return `profile` with single values replaced by `COURSE_<FIELD>` variables and then by `overrides`.
 
-    Raises `ValueError` as `get_profile` does.
+    Raises `ValueError` for a misspelled variable, and for a value that does not fit.
     """
-    known = {f.name: f for f in fields(Profile) if f.name != "name"}
-    for key in overrides:
-        if key not in known:
-            raise ValueError(f"a profile has no field {key!r}.{did_you_mean(key, known)}")
-    values = _from_environment({name: type(f.default) for name, f in known.items()}) | overrides
-    if "code_corpus" in values:  # what a profile has filtered already belongs to its own code
-        values.setdefault("filtered_corpus", "")
-    return replace(profile, **values)
-
-
-def _from_environment(types: Mapping[str, type]) -> dict[str, Any]:
-    """Read the variables that are set and not empty.
-
-    Only near misses of our names are refused: other names that begin with COURSE_ may be somebody else's.
-    """
+    types = {f.name: type(f.default) for f in fields(Profile) if f.name != "name"}
     values = {}
     for variable, text in os.environ.items():
         name = variable.removeprefix("COURSE_")
@@ -247,18 +180,20 @@ def _from_environment(types: Mapping[str, type]) -> dict[str, Any]:
             continue
         if name.lower() in types:
             values[name.lower()] = _parse(text, types[name.lower()])
-        elif near := did_you_mean(name, [*map(str.upper, types), *OTHER_VARIABLES], "COURSE_"):
-            raise ValueError(f"unknown variable {variable}.{near} Unset it.")
-    return values
+        # Only near misses of our names: other names that begin with COURSE_ may be somebody else's.
+        elif near := difflib.get_close_matches(name, [*map(str.upper, types), *OTHER_VARIABLES], n=1, cutoff=0.75):
+            raise ValueError(f"unknown variable {variable}. Did you mean COURSE_{near[0]}? Rename or unset it.")
+    values |= overrides
+    if "code_corpus" in values:  # what a profile has filtered already belongs to its own code
+        values.setdefault("filtered_corpus", "")
+    return replace(profile, **values)
 
 
 def _parse(text: str, kind: type) -> Any:
     """Convert a variable's text; what cannot be converted stays text, which `check_settings` refuses."""
-    if kind is bool:
-        return _WORDS.get(text.lower(), text)
     try:
-        return kind(text)
-    except ValueError:
+        return _WORDS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
         return text
 
 
@@ -269,9 +204,3 @@ def make_variables_absolute() -> None:
             os.environ[variable] = absolute(text)
     if home := os.environ.get("COURSE_HOME"):  # need not exist yet
         os.environ["COURSE_HOME"] = str(Path(home).expanduser().absolute())
-
-
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return a question that names the known word nearest to `word`, or nothing if none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
-    return f" Did you mean {prefix}{close[0]}?" if close else ""

@@ -1,16 +1,12 @@
-"""Run notebooks in order, each in a fresh kernel of this very environment, and keep what they showed.
-
-The notebooks themselves are never changed: executed copies and HTML pages go to an output folder. What a notebook
-needs from an earlier one is not decided here; every notebook asks `artifacts` for it.
-"""
+"""Run notebooks in order, each in a fresh kernel of this environment; executed copies and pages go to a folder."""
 
 import contextlib
 import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import psutil
@@ -24,8 +20,7 @@ from course_utils import cache
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one notebook: `passed`, `failed` or `not run`; seconds, and peak resident memory in GB (10^9)."""
 
     status: str
@@ -35,10 +30,7 @@ class Outcome:
 
 
 def select(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
-    """Return the notebooks of a folder in order; `wanted` narrows them by number (`1`, `01`) or name.
-
-    Raises `ValueError` for a folder without notebooks, and for a name that no notebook has.
-    """
+    """Return the notebooks of a folder in order; `wanted` narrows them by number (`1`, `01`) or name."""
     names = {path: {path.name, path.stem, path.stem.split("_")[0]} for path in sorted(folder.glob("*.ipynb"))}
     if not names:
         raise ValueError(f"there are no notebooks in {folder}; start in the course's folder, or give --notebooks.")
@@ -54,8 +46,7 @@ def select(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
 def run(notebooks: Sequence[Path], output: Path, timeout: int | None = None, keep_going: bool = False) -> list[Outcome]:
     """Execute notebooks one after the other; write `output/notebooks/*.ipynb` and `output/html/*.html`.
 
-    `timeout` is in seconds for each cell. After a failure the others are `not run`, unless `keep_going`. Raises
-    `ValueError` for an output folder that holds the sources.
+    `timeout` is in seconds for each cell. After a failure the others are `not run`, unless `keep_going`.
     """
     if any(path.resolve().parent == (output / "notebooks").resolve() for path in notebooks):
         raise ValueError(f"the output folder {output} would overwrite the notebooks themselves; give another --output.")
@@ -66,9 +57,7 @@ def run(notebooks: Sequence[Path], output: Path, timeout: int | None = None, kee
         print(f"{path.stem:<{width}}  ", end="", flush=True)
         stopped = not keep_going and any(done.status != "passed" for done in outcomes)
         done = Outcome("not run") if stopped else _run_one(path, output, timeout)
-        print(
-            done.status if stopped else f"{done.status:<8} {done.seconds:>8.1f} {done.memory_gb:>6.2f} GB", flush=True
-        )
+        print(f"{done.status:<8}", "" if stopped else f"{done.seconds:>8.1f} {done.memory_gb:>6.2f} GB", flush=True)
         outcomes.append(done)
     return outcomes
 

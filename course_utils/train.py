@@ -59,7 +59,7 @@ def run_training(config: TrainConfig, output: Path | str, resume: str = "no") ->
 
 def train_once(config: TrainConfig) -> tuple[Path, loop.Summary]:
     """Train in the course's cache, on one process, or take what an earlier call left; return folder and summary."""
-    folder = artifacts.loop_folder(config.profile, config.as_dict())
+    folder = artifacts.run_folder(config.profile, settings=config.as_dict())
     with cache.locked(folder, "training run"), contextlib.redirect_stdout(io.StringIO()):
         return folder, run_training(config, folder, resume="auto")
 

@@ -3,7 +3,6 @@
 Source: the cleaning steps and limits of the CodeParrot scripts; the test rule counts words, not letters ("latest").
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import datasets
 from tqdm.auto import tqdm
 
+from course_utils.data.deduplication import content_hash
 from course_utils.data.documents import is_user_style
 
 _GENERATED = re.compile(r"auto-?generated|automatically generated", re.IGNORECASE)
@@ -37,11 +37,11 @@ class Decision(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What a rule may look at."""
+    """What a rule may look at; lines come without their ends."""
 
     text: str
     path: str
-    lines: list[str]  # without their ends
+    lines: list[str]
 
 
 class Rule(NamedTuple):
@@ -76,6 +76,10 @@ def _is_test_or_config(document: Judged, limit: float) -> bool:
     return _TEST_PATH.search(document.path) is not None or any(count > most for count in words)
 
 
+def _has_few_assignments(document: Judged, limit: float) -> bool:
+    return len(_ASSIGNMENT.findall(document.text)) < limit
+
+
 RULES: tuple[Rule, ...] = (
     Rule("empty", "There is nothing to learn from.", lambda document, _: not document.text.strip()),
     Rule("long line", "A line of over 1 000 characters is data or minified code.", _has_long_line, 1000),
@@ -88,15 +92,8 @@ RULES: tuple[Rule, ...] = (
         "Without def, class, for or while it is often a list of names; short plotting scripts break it too.",
         lambda document, _: _STRUCTURE.search(document.text) is None,
     ),
-    Rule(
-        "few assignments",
-        "Under 5 assignments there is little that is computed.",
-        lambda document, limit: len(_ASSIGNMENT.findall(document.text)) < limit,
-        5,
-    ),
+    Rule("few assignments", "Under 5 assignments there is little that is computed.", _has_few_assignments, 5),
 )
-
-
 # The rule on structure is left out: it drops every short plotting script, and those are what a learner writes.
 TRAINING_RULES = tuple(rule for rule in RULES if rule.name != "no structure")
 
@@ -123,15 +120,11 @@ def clean_dataset(dataset: datasets.Dataset, rules: Iterable[Rule] = RULES) -> t
 
     Without a column `path`, rules judge the content alone.
     """
-    rules, kept, reasons = tuple(rules), [], Counter()
     columns = [name for name in ("content", "path") if name in dataset.column_names]
-    rows = tqdm(dataset.select_columns(columns), "Cleaning", unit=" documents")
-    for number, row in enumerate(rows):
-        decision = clean(row["content"], row.get("path"), rules)
-        if decision.keep:
-            kept.append(number)
-        else:
-            reasons[decision.reason] += 1
+    rows, rules = tqdm(dataset.select_columns(columns), "Cleaning", unit=" documents"), tuple(rules)
+    decisions = [clean(row["content"], row.get("path"), rules) for row in rows]
+    reasons = Counter(decision.reason for decision in decisions if not decision.keep)
+    kept = [number for number, decision in enumerate(decisions) if decision.keep]
     return dataset.select(kept), Counter(dict(reasons.most_common()))
 
 
@@ -139,9 +132,8 @@ def sample_library(dataset: datasets.Dataset, share: float) -> datasets.Dataset:
     """Keep every user-style document, and a library document if its checksum falls into `share`, from 0 to 1."""
     if share == 1:  # also without a column `path`
         return dataset
-    limit = int(share * 2**64)
 
     def keep(path: str | None, text: str) -> bool:
-        return is_user_style(path or "") or int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) < limit
+        return is_user_style(path or "") or int(content_hash(text)[:16], 16) < int(share * 2**64)
 
     return dataset.filter(keep, input_columns=["path", "content"])

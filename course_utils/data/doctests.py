@@ -1,7 +1,7 @@
 """Turn the `>>>` examples in a module's docstrings into one script.
 
-Doctest examples show how a library is *used*, which is what a completion model should learn; library code shows how
-it is *made*. Examples are only read, never run. Their expected output is left out, and so are doctest's directives.
+They show how a library is *used*, which a completion model should learn; library code shows how it is *made*. Examples
+are read, never run; their expected output and doctest's directives are left out.
 """
 
 import ast
@@ -13,12 +13,7 @@ SHORTEST = 5  # lines of code; a shorter document holds little more than its imp
 OLDEST_SYNTAX = (3, 11)  # the oldest Python of this course: a newer one must not find more examples than it does
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Docstrings of these libraries take their own short names for granted; a script of its own needs the import.
-CONVENTIONS = {
-    "np": "import numpy as np\n",
-    "pd": "import pandas as pd\n",
-    "plt": "import matplotlib.pyplot as plt\n",
-    "sns": "import seaborn as sns\n",
-}
+CONVENTIONS = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot", "sns": "seaborn"}
 DIRECTIVE = re.compile(r"[ \t]*#[ \t]*doctest:.*$", re.MULTILINE)
 
 
@@ -30,9 +25,8 @@ def docstrings(source: str) -> list[str]:
             tree = ast.parse(source, feature_version=OLDEST_SYNTAX)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    nodes = [node for node in ast.walk(tree) if isinstance(node, DOCUMENTED)]
-    nodes.sort(key=lambda node: getattr(node, "lineno", 0))
-    return [text for node in nodes if (text := ast.get_docstring(node, clean=False))]
+    nodes = sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0))
+    return [text for node in nodes if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node, clean=False))]
 
 
 def example_blocks(docstring: str) -> list[str]:
@@ -56,11 +50,8 @@ def doctest_document(source: str) -> str:
     if ">>>" not in source:
         return ""
     script = "\n".join(block for text in docstrings(source) for block in example_blocks(text))
-    if sum(1 for line in script.split("\n") if line.strip()) < SHORTEST:
+    if sum(bool(line.strip()) for line in script.split("\n")) < SHORTEST:
         return ""
-    imports = "".join(
-        line
-        for name, line in CONVENTIONS.items()
-        if re.search(rf"\b{name}\.", script) and not re.search(rf"\bas {name}\b", script)
-    )
+    assumed = [n for n in CONVENTIONS if re.search(rf"\b{n}\.", script) and not re.search(rf"\bas {n}\b", script)]
+    imports = "".join(f"import {CONVENTIONS[name]} as {name}\n" for name in assumed)
     return f"{imports}\n{script}" if imports else script

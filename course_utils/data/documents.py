@@ -1,8 +1,7 @@
 """What a document is, how Python files become documents, and how a corpus of them is written.
 
 A corpus is a local data set in the Hub's layout: Parquet files by split, and a data card. The same documents give the
-same bytes, in whatever order they come: nothing depends on the clock, the machine or Python's hash seed. (Another
-pyarrow may compress differently; the digest in the data card covers the rows and stays the same.)
+same bytes, in any order and on any machine; another pyarrow may compress differently, but the rows' digest stays.
 """
 
 import hashlib
@@ -20,8 +19,6 @@ from course_utils.data.doctests import doctest_document
 
 COLUMNS = ("repo_name", "path", "copies", "size", "content", "license")
 SPLITS = ("train", "validation")
-ROW_GROUP = 4_000_000  # characters of text: small enough to stream, large enough to compress
-VALIDATION_SHARE = 10  # one byte in ten of a slice
 LEAST_USER_SHARE = 0.25  # of a slice, as far as there are that many: a small slice must not lose its example scripts
 TESTS_KEPT = 4  # one test file in four: half of all code would be tests, but the cleaning lesson needs some to drop
 BIGGEST_FILE = 5_000_000  # bytes
@@ -49,7 +46,7 @@ def stable_order(project: str, path: str) -> str:
 
 
 def is_user_style(path: str) -> bool:
-    """Return whether a path is that of an example, a tutorial or doctests: code that shows the use of libraries."""
+    """Return whether a path is that of an example, a tutorial or doctests."""
     return bool(USER_STYLE.search(path)) and not TEST.search(path)
 
 
@@ -65,10 +62,7 @@ def left_out(project: str, path: str) -> str | None:
 
 
 def read_documents(project: Document, files: Iterable[tuple[str, bytes]], dropped: Counter) -> Iterator[Document]:
-    """Yield a project's files, and the doctest examples of each library module; count in `dropped` what is left out.
-
-    `project` is a document without path and content, `files` are (path inside the project, bytes).
-    """
+    """Yield a project's files, given as (path, bytes), and the doctest examples of library modules; count the rest."""
     for name, data in files:
         path = name.encode(errors="replace").decode()  # file names need not be text on every system
         reason = left_out(project.repo_name, path) or ("larger than 5 MB" if len(data) > BIGGEST_FILE else None)
@@ -97,14 +91,13 @@ def slice_documents(frame: pd.DataFrame, max_bytes: int) -> pd.DataFrame:
     """Return a fair sample of at most `max_bytes` of text, 90 % training and 10 % validation; all if there is less.
 
     Documents are taken in the order of a hash of their names. User-style documents keep their share of the text, and
-    get at least a quarter of the slice as far as there are that many. A document over a twentieth of its split is
-    left out, so that no single file fills the slice.
+    get at least a quarter. A document over a twentieth of its split is left out: no single file fills the slice.
     """
     if frame["size"].sum() <= max_bytes:
         return frame
-    order = [stable_order(*names) for names in zip(frame["repo_name"], frame["path"], strict=True)]
+    order = list(map(stable_order, frame["repo_name"], frame["path"]))
     frame = frame.assign(order=order).sort_values(["order", "content"])
-    held_out = max_bytes // VALIDATION_SHARE
+    held_out = max_bytes // 10
     taken = []
     for split, cap in (("train", max_bytes - held_out), ("validation", held_out)):
         mine = frame[(frame["split"] == split) & (frame["size"] <= cap // 20)]
@@ -116,40 +109,26 @@ def slice_documents(frame: pd.DataFrame, max_bytes: int) -> pd.DataFrame:
 
 
 def write_corpus(destination: Path, frame: pd.DataFrame, origin: str, dropped: Counter) -> None:
-    """Write documents under `destination` as `data/*.parquet` with a data card, in which `origin` is a paragraph.
-
-    Raises `ValueError` when a split would be empty.
-    """
+    """Write `data/*.parquet` and a data card with the paragraph `origin`; raise `ValueError` for an empty split."""
     if empty := [split for split in SPLITS if not frame["size"][frame["split"] == split].sum()]:
         raise ValueError(
-            f"the corpus has no text for the {empty[0]} split ({len(frame)} documents in all; left out: "
-            f"{dict(dropped) or 'nothing'}). Choose a folder or projects with more Python files."
+            f"the corpus has no text for the {empty[0]} split ({len(frame)} documents, left out: {dict(dropped)}). "
+            "Choose a folder or projects with more Python files."
         )
     frame = frame.assign(copies=frame.groupby("content")["content"].transform("size"))
-    for split in SPLITS:
-        _write_parquet(destination / "data" / f"{split}-00000-of-00001.parquet", frame[frame["split"] == split])
-    (destination / "README.md").write_text(_data_card(frame, origin, dropped), encoding="utf-8", newline="\n")
-
-
-def _write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    groups, size = [0], 0  # of rows: a group ends where it has enough text
-    for text in frame["content"]:
-        size += len(text)
-        groups.append(groups[-1] + (size > ROW_GROUP))
-        size = 0 if size > ROW_GROUP else size
+    (folder := destination / "data").mkdir(parents=True, exist_ok=True)
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])  # strings only, as in the CodeParrot data sets
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["repo_name", "license"]) as writer:
-        for _, rows in frame.groupby(groups[:-1]):
-            columns = {name: list(map(str, rows[name])) for name in COLUMNS}
-            writer.write_table(pa.table(columns, schema=schema), row_group_size=len(rows))
+    for split in SPLITS:  # in groups of rows that are small enough to stream
+        rows = frame.loc[frame["split"] == split, list(COLUMNS)].astype({"copies": str, "size": str})
+        table = pa.Table.from_pandas(rows, schema, preserve_index=False).replace_schema_metadata()
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet", compression="zstd", row_group_size=200)
+    (destination / "README.md").write_text(_data_card(frame, origin, dropped), encoding="utf-8", newline="\n")
 
 
 def _data_card(frame: pd.DataFrame, origin: str, dropped: Counter) -> str:
     digest = hashlib.sha256()
-    for row in frame.itertuples():
-        for value in (row.split, row.repo_name, row.path, row.license, row.content):
-            digest.update(f"{len(value)}:{value}".encode())
+    for value in frame[["split", "repo_name", "path", "license", "content"]].to_numpy().ravel():
+        digest.update(f"{len(value)}:{value}".encode())
     table = "\n".join(
         f"| {' | '.join(names)} | {len(rows)} | {rows['size'].sum() / 1e6:.2f} | {rows['user'].mean():.0%} |"
         for names, rows in frame.groupby(["repo_name", "version", "license", "split"])
@@ -176,9 +155,9 @@ content), `size` (bytes in UTF-8), `content`, `license` (SPDX, as the project de
 |---|---|---|---|---|---|---|
 {table}
 
-Every `.py` file of a project is a document; Windows line ends (CRLF) have become LF. The doctest examples in the
-docstrings of a library module are a further document, with the ending `.doctest.py`. Duplicates, empty files,
-generated files and part of the tests are kept on purpose: removing them is a lesson of the course. Files left out:
+Every `.py` file is a document, with LF for Windows line ends (CRLF); the doctest examples of a library module are one
+more, with the ending `.doctest.py`. Duplicates, empty files, generated files and part of the tests are kept on purpose:
+removing them is a lesson of the course. Files left out:
 
 {dropped}
 

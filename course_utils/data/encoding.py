@@ -31,13 +31,17 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Copy the tokenizer, so that truncation which somebody switches on cuts nothing here."""
-        specification = json.loads(tokenizer.backend_tokenizer.to_str())
-        self._library = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        text = tokenizer.backend_tokenizer.to_str()
+        specification, self._library = json.loads(text), Tokenizer.from_str(text)
         self._library.no_truncation()
         self._library.no_padding()
         # Texts that become one token before anything is split.
         self._set_apart = [token["content"] for token in specification["added_tokens"] if not token["special"]]
-        self._tiktoken = _tiktoken_encoding(specification, self._library)
+        self._tiktoken = None
+        if ranks := _ranks(specification["model"], self._library) if _is_gpt2_like(specification) else None:
+            # Without any special token tiktoken searches for the empty string at every position, at half the speed.
+            names = {"mergeable_ranks": ranks, "special_tokens": {"<|unused|>": max(ranks.values()) + 1}}
+            self._tiktoken = tiktoken.Encoding("course", pat_str=GPT2_PATTERN, **names)
 
     def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Encode every text into an int32 array of ids."""
@@ -50,16 +54,6 @@ class Encoder:
         if self._tiktoken is None or apart or gap:
             return np.array(self._library.encode(text, add_special_tokens=False).ids, dtype=np.int32)
         return self._tiktoken.encode_to_numpy(text, disallowed_special=()).view(np.int32)
-
-
-def _tiktoken_encoding(specification: dict, library: Tokenizer) -> tiktoken.Encoding | None:
-    """Return the tiktoken encoding that gives the same ids for every text, or None where that is not certain."""
-    ranks = _ranks(specification["model"], library) if _is_gpt2_like(specification) else None
-    if ranks is None:
-        return None
-    # Without any special token tiktoken searches for the empty string at every position, at half the speed.
-    unused = {"<|unused|>": max(ranks.values()) + 1}
-    return tiktoken.Encoding("course", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=unused)
 
 
 def _is_gpt2_like(specification: dict) -> bool:
@@ -78,9 +72,8 @@ def _ranks(model: dict, library: Tokenizer) -> dict[bytes, int] | None:
     itself. For what happens inside a stretch that no merge crosses does not depend on its surroundings: by (2) the
     stretch passes through one state of two pieces, by (1) it is the listed pair, and no other with these bytes meets.
     """
-    vocabulary, merges = model["vocab"], [tuple(pair) for pair in model["merges"]]
-    byte_of = _byte_of_character()
-    tokens = [*byte_of, *(first + second for first, second in merges)]
+    vocabulary, byte_of = model["vocab"], _byte_of_character()
+    tokens = [*byte_of, *map("".join, model["merges"])]
     if not all(token in vocabulary for token in tokens):
         return None
     ids = [vocabulary[token] for token in tokens[256:]]

@@ -25,9 +25,7 @@ from course_utils.data.tokenization import batch_iterator
 _ROWS_AT_ONCE = 100
 
 
-def make_chunker(
-    tokenizer: PreTrainedTokenizerBase, context_length: int = 128
-) -> Callable[[dict[str, list]], dict[str, list]]:
+def make_chunker(tokenizer: PreTrainedTokenizerBase, context_length: int = 128) -> Callable[[dict], dict]:
     """Return the tutorial's `tokenize(element)`, for `dataset.map(tokenize, batched=True, remove_columns=…)` (A5)."""
 
     def tokenize(element: dict[str, list]) -> dict[str, list]:
@@ -79,7 +77,6 @@ class Packed(NamedTuple):
     """Packed sequences with the account of what went into them; tokens include one end-of-text token per document."""
 
     dataset: Dataset  # column input_ids, sequences of one length
-    documents: int
     tokens: int
     tokens_lost: int  # the last, incomplete sequence
     text_bytes: int  # UTF-8, for bits per byte
@@ -90,33 +87,23 @@ def pack_dataset(dataset: Any, tokenizer: PreTrainedTokenizerBase, length: int, 
 
     Ids are uint16 where the vocabulary allows, else int32. Raises ValueError for less text than one sequence.
     """
-    encoder, eos_id = Encoder(tokenizer), tokenizer.eos_token_id
+    encoder = Encoder(tokenizer)
     largest = max(tokenizer.get_vocab().values())  # not the number of tokens: ids may have gaps
     dtype = "uint16" if largest < 2**16 else "int32"
     schema = Features({"input_ids": List(Value(dtype), length=length)}).arrow_schema
-    documents = tokens = text_bytes = 0
-    left: Sequence[int] = ()
-    total = len(dataset) if hasattr(dataset, "__len__") else None
+    tokens, text_bytes, left = 0, 0, ()
     with replacing(Path(path)) as partial:
-        with (
-            pa.ipc.new_stream(str(partial), schema) as writer,
-            tqdm(total=total, unit=" documents", desc="packing") as bar,
-        ):
-            for texts in batch_iterator(dataset):
+        with pa.ipc.new_stream(str(partial), schema) as writer:
+            for texts in batch_iterator(tqdm(dataset, "packing", unit=" documents")):
                 ids = encoder.encode_batch(texts)
-                rows, left = pack(ids, eos_id, length, carry=left)
+                rows, left = pack(ids, tokenizer.eos_token_id, length, carry=left)
                 flat = pa.array(rows.reshape(-1).astype(dtype))
                 writer.write(pa.record_batch([pa.FixedSizeListArray.from_arrays(flat, length)], schema=schema))
-                documents += len(texts)
                 tokens += sum(map(len, ids)) + len(ids)
                 text_bytes += sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-                bar.update(len(texts))
         if tokens < length:
-            raise ValueError(
-                f"{documents} documents with {tokens} tokens do not fill one sequence of {length}. "
-                "Give more text, or choose a shorter length."
-            )
-    return Packed(Dataset.from_file(str(path)), documents, tokens, len(left), text_bytes)
+            raise ValueError(f"{tokens} tokens do not fill one sequence of {length}; give more, or a shorter length.")
+    return Packed(Dataset.from_file(str(path)), tokens, len(left), text_bytes)
 
 
 class ConstantLengthDataset(IterableDataset):
@@ -133,21 +120,11 @@ class ConstantLengthDataset(IterableDataset):
     """
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        dataset: Any,
-        infinite: bool = False,
-        seq_length: int = 1024,
-        num_of_sequences: int = 1024,
-        chars_per_token: float = 3.6,
-        content_field: str = "content",
-        shuffle: bool = False,
-        seed: int = 0,
-        *,
-        process_index: int | None = None,
-        num_processes: int | None = None,
+        self, tokenizer: PreTrainedTokenizerBase, dataset: Any, infinite: bool = False, seq_length: int = 1024,
+        num_of_sequences: int = 1024, chars_per_token: float = 3.6, content_field: str = "content",
+        shuffle: bool = False, seed: int = 0, *, process_index: int | None = None, num_processes: int | None = None,
         on_fill: Callable[[int, int], None] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Take a data set, stream or list of rows; full buffers call `on_fill(characters, documents)` in the worker."""
         super().__init__()
         self.encoder, self.eos_id = Encoder(tokenizer), tokenizer.eos_token_id
@@ -203,23 +180,21 @@ class ConstantLengthDataset(IterableDataset):
             count = len(self.dataset)
             order = np.random.default_rng([self.seed, epoch]).permutation(count) if self.shuffle else range(count)
             texts = (self.dataset[int(i)][self.column] for i in order[shard::shards])
-        elif hasattr(self.dataset, "set_epoch"):
-            stream = self.dataset.select_columns([self.column])  # a new object: workers may be in different epochs
-            stream.set_epoch(epoch)
-            # Not iter(stream): in a worker, that would share out the rows a second time.
-            every = itertools.chain.from_iterable(batch[self.column] for batch in stream.iter(_ROWS_AT_ONCE))
-            texts = itertools.islice(every, shard, None, shards)
         else:
-            texts = (row[self.column] for row in itertools.islice(self.dataset, shard, None, shards))
-        found = False
-        for text in texts:
-            found = True
-            yield text
-        if not found and (self.infinite or shard == 0):  # the first shard has documents if there are any
+            every = (row[self.column] for row in self.dataset)
+            if hasattr(self.dataset, "set_epoch"):
+                stream = self.dataset.select_columns([self.column])  # a new object: workers may be in different epochs
+                stream.set_epoch(epoch)
+                # Not iter(stream): in a worker, that would share out the rows a second time.
+                every = itertools.chain.from_iterable(batch[self.column] for batch in stream.iter(_ROWS_AT_ONCE))
+            texts = itertools.islice(every, shard, None, shards)
+        first = list(itertools.islice(texts, 1))
+        if not first and (self.infinite or shard == 0):  # the first shard has documents if there are any
             raise ValueError(
                 f"There are no documents for reader {shard + 1} of {shards} (workers x processes). Is the split right, "
                 "was a generator read before, or are there more readers than documents?"
             )
+        yield from itertools.chain(first, texts)
 
 
 def _process() -> tuple[int, int]:

@@ -25,8 +25,7 @@ def load_pairs(location: str) -> DatasetDict:
     """
     own = Path(__file__).parent / _FOLDERS[location] if location in _FOLDERS else None
     loaded = open_location(str(own or location), instead=f"{PAIRS} or {SENTENCES}")
-    missing = {"train", "validation"} - set(loaded)
-    if missing:
+    if missing := {"train", "validation"} - set(loaded):
         raise ValueError(
             f"{location} has no split {', '.join(sorted(missing))}; it has {', '.join(loaded)}. Keep training "
             "rows apart for validation: dataset.train_test_split."
@@ -38,10 +37,7 @@ def load_pairs(location: str) -> DatasetDict:
 
 
 def text_columns(names: Sequence[str], where: str = "the data set") -> tuple[str, ...]:
-    """Return the text columns of a labelled set: (sentence1, sentence2) or (sentence,).
-
-    Raises `ValueError` if they or the label are missing.
-    """
+    """Return the text columns of a labelled set: (sentence1, sentence2) or (sentence,); `ValueError` without them."""
     for columns in (("sentence1", "sentence2"), ("sentence",)):
         if {*columns, "label"} <= set(names):
             return columns
@@ -73,8 +69,7 @@ def _check_rows(where: str, dataset: Dataset, allowed: set[int]) -> None:
                 )
 
 
-def _with_named_labels(dataset: Dataset) -> Dataset:
-    """Make labels whole numbers with names, as GLUE has them."""
+def _with_named_labels(dataset: Dataset) -> Dataset:  # as GLUE has them
     if isinstance(dataset.features["label"], ClassLabel):
         return dataset
     return dataset.cast_column("label", Value("int64")).cast_column("label", ClassLabel(names=["0", "1"]))

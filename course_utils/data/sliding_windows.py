@@ -12,7 +12,7 @@ STORIES = Path(__file__).parent / "stories" / "harbour.txt"
 
 
 def load_text(path: str | Path = STORIES) -> str:
-    """Return the course's own stories, or any text file in UTF-8."""
+    """Return the text of the course's own stories, or of any file in UTF-8."""
     return Path(path).read_text(encoding="utf-8-sig")  # a byte-order mark, as Windows writes it, is not text
 
 
@@ -62,17 +62,9 @@ class GPTDatasetV1(Dataset):
 
 
 def create_dataloader_v1(
-    txt: str,
-    batch_size: int = 4,
-    max_length: int = 256,
-    stride: int = 128,
-    shuffle: bool = True,
-    drop_last: bool = True,
-    num_workers: int = 0,
-    *,
-    tokenizer: Any = None,
-    seed: int = 0,
-) -> DataLoader:
+    txt: str, batch_size: int = 4, max_length: int = 256, stride: int = 128, shuffle: bool = True,
+    drop_last: bool = True, num_workers: int = 0, *, tokenizer: Any = None, seed: int = 0,
+) -> DataLoader:  # fmt: skip
     """Make a loader of (inputs, targets), each (B, T), from a text; `seed` alone decides the order.
 
     Without a tokenizer it is GPT-2's own, which tiktoken downloads once. Raises `ValueError` for a text that does not

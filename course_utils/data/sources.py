@@ -1,7 +1,7 @@
 """Pinned source distributions: from a name and a version to verified bytes in a folder.
 
-The manifest `sources.json` is all that the repository ships; the archives come from the learner's own package index,
-once. Archives are read in memory: nothing in them is unpacked to the disk, installed or run.
+The repository ships only the manifest `sources.json`; the archives come from the learner's own package index, once.
+They are read in memory: nothing in them is unpacked to the disk, installed or run.
 """
 
 import ast
@@ -43,10 +43,6 @@ class Source:
     tiny: bool  # belongs to the small slice
 
 
-class SourcesUnavailable(ConnectionError):
-    """The package index cannot be reached, or lacks a pinned file."""
-
-
 def load_manifest(tiny: bool = False) -> tuple[Source, ...]:
     """Return the pinned sources, sorted by name; with `tiny`, only those of the small slice."""
     entries = json.loads(MANIFEST.read_text(encoding="utf-8"))["sources"]
@@ -59,8 +55,8 @@ def pip_settings() -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found = re.findall(r"^(?:global|install)\.([\w-]+)=(.+)$", listed, re.MULTILINE)  # sorted: install comes last
-    variables = {name[4:].lower().replace("_", "-"): text for name, text in os.environ.items() if name[:4] == "PIP_"}
-    return {name: ast.literal_eval(text) for name, text in found} | {name: v for name, v in variables.items() if v}
+    variables = {name[4:].lower().replace("_", "-"): v for name, v in os.environ.items() if name[:4] == "PIP_" and v}
+    return {name: ast.literal_eval(text) for name, text in found} | variables
 
 
 class _SystemCertificates(HTTPAdapter):
@@ -87,8 +83,8 @@ def package_index() -> PyPISimple:
     index.s.verify = settings.get("cert", True)
     index.s.mount("https://", _SystemCertificates())
     for host in settings.get("trusted-host", "").split():
-        index.s.mount(f"https://{host}/", _NoCertificates())
-        index.s.mount(f"https://{host}:", _NoCertificates())
+        for end in "/:":  # with and without a port
+            index.s.mount(f"https://{host}{end}", _NoCertificates())
     if proxy := settings.get("proxy"):
         index.s.trust_env = False  # else HTTPS_PROXY would win
         index.s.proxies = {"http": proxy, "https": proxy}
@@ -96,57 +92,44 @@ def package_index() -> PyPISimple:
 
 
 def fetch_sources(sources: Sequence[Source], folder: Path) -> list[Path]:
-    """Return the archives of `sources` in `folder`, in order; download only what is missing or damaged.
+    """Return the archives of `sources` in `folder`, in order; download what is missing or damaged, one process at once.
 
-    Safe when several processes call it at once. Raises `SourcesUnavailable` without network, and `ValueError` when the
-    index serves other bytes than those pinned; the folder then holds no partial archive.
+    Raises `ConnectionError` without network, and `ValueError` for other bytes than those pinned, which are not kept.
     """
+    paths = [(source, folder / source.filename) for source in sources]
     with cache.locked(folder, "source archives"):
-        if missing := [source for source in sources if not _is_intact(folder / source.filename, source)]:
-            for left_over in folder.glob(".*.tmp-*"):  # of a download that was killed
-                left_over.unlink()
-            size = sum(source.size for source in missing)
-            with package_index() as index, tqdm(total=size, unit="B", unit_scale=True, desc="Source archives") as bar:
-                for source in missing:
-                    try:
-                        _download(index, source, folder / source.filename, bar)
-                    except (RequestException, NoSuchProjectError) as error:
-                        raise SourcesUnavailable(
-                            f"{source.filename} cannot be downloaded ({type(error).__name__}). Connect and run this "
-                            f"again, set PIP_INDEX_URL to a package index within reach, or copy the files that "
-                            f"{MANIFEST.name} names to {folder}; {(size - bar.n) / 1e6:.1f} MB are missing."
-                        ) from error
-    return [folder / source.filename for source in sources]
+        for left_over in folder.glob(".*.tmp-*"):  # of a download that was killed
+            left_over.unlink()
+        if missing := [(s, path) for s, path in paths if not path.is_file() or cache.file_sha256(path) != s.sha256]:
+            with package_index() as index:
+                for source, path in tqdm(missing, desc="Source archives", unit="file"):
+                    _download(index, source, path)
+    return [path for _, path in paths]
 
 
-def _is_intact(path: Path, source: Source) -> bool:
-    return path.is_file() and cache.file_sha256(path) == source.sha256
-
-
-def _download(index: PyPISimple, source: Source, target: Path, bar: tqdm) -> None:
+def _download(index: PyPISimple, source: Source, target: Path) -> None:
     """Write one archive, verified before it gets its name; try again with growing pauses if the connection fails."""
-    start = bar.n
     for attempt in range(ATTEMPTS):
         try:
             packages = index.get_project_page(source.name, timeout=TIMEOUT).packages
-            urls = [package.url for package in packages if package.filename == source.filename]
-            if not urls:
+            if not (urls := [package.url for package in packages if package.filename == source.filename]):
                 raise NoSuchProjectError(source.filename, index.endpoint)
             with cache.replacing(target) as part:
                 with index.s.get(urls[0], stream=True, timeout=TIMEOUT) as response, part.open("wb") as file:
                     response.raise_for_status()
-                    for piece in response.iter_content(1 << 18):
-                        bar.update(file.write(piece))
-                if not _is_intact(part, source):
+                    file.writelines(response.iter_content(1 << 18))
+                if cache.file_sha256(part) != source.sha256:
                     raise ValueError(
                         f"{source.filename} does not have the SHA-256 {source.sha256} that the manifest pins, and was "
                         "not kept. The index, or something on the way, changed it: try another network or index."
                     )
             return
-        except RequestException:
-            bar.update(start - bar.n)
+        except (RequestException, NoSuchProjectError) as error:
             if attempt + 1 == ATTEMPTS:
-                raise
+                raise ConnectionError(
+                    f"{source.filename} cannot be downloaded ({type(error).__name__}). Connect and run this again, set "
+                    f"PIP_INDEX_URL to an index within reach, or copy the files of {MANIFEST.name} to {target.parent}."
+                ) from error
             time.sleep(0.5 * 2**attempt)
 
 

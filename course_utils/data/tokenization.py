@@ -15,15 +15,13 @@ PADDING = "<|pad|>"
 UNKNOWN = "<|unk|>"
 
 
-def batch_iterator(
-    dataset: Iterable[Mapping[str, Any]], batch_size: int = 100, limit: int | None = None, column: str = "content"
-) -> Iterator[list[str]]:
-    """Yield lists of at most `batch_size` texts from a data set or a stream, `limit` texts in all.
+def batch_iterator(dataset: Iterable[dict], batch_size: int = 100, limit: int | None = None) -> Iterator[list[str]]:
+    """Yield lists of at most `batch_size` contents of a data set or a stream, `limit` in all.
 
     A shorter stream ends the iteration; the tutorial's version fails, as a StopIteration in a generator is an error.
     """
     rows = islice(iter(dataset), limit)  # `dataset.iter` forgets where a resumed stream stands
-    while texts := [row[column] for row in islice(rows, batch_size)]:
+    while texts := [row["content"] for row in islice(rows, batch_size)]:
         yield texts
 
 
@@ -83,8 +81,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBa
     """
     if not tokenizer("x = 1", add_special_tokens=False)["input_ids"]:
         raise ValueError(
-            "The tokenizer has an empty vocabulary: it turns every text into []. Its folder probably holds a model "
-            "without tokenizer files; save them there, too: tokenizer.save_pretrained(folder)."
+            "The tokenizer has an empty vocabulary; its folder probably holds a model without tokenizer files. Save "
+            "them there, too: tokenizer.save_pretrained(folder)."
         )
     if tokenizer.eos_token_id is None:
         raise ValueError(f"The tokenizer has no end-of-text token. Set one: tokenizer.eos_token = {END_OF_TEXT!r}.")
@@ -99,10 +97,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBa
 def single_token_ids(
     tokenizer: PreTrainedTokenizerBase, words: Iterable[str], *, leading_space: bool = False
 ) -> tuple[dict[str, int], list[str]]:
-    """Return word → id for the words that are one token, and the list of those that are not.
-
-    With `leading_space=True` every word is also tried with a space before it, as it stands in the middle of a line.
-    """
+    """Return word → id for the words (also with a space before them, if asked) that are one token; and the others."""
     tried = [form for word in words for form in ((word, f" {word}") if leading_space else (word,))]
     ids = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in tried}
     return {word: i[0] for word, i in ids.items() if len(i) == 1}, [word for word, i in ids.items() if len(i) != 1]
@@ -110,19 +105,13 @@ def single_token_ids(
 
 def characters_per_token(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> float:
     """Return how many characters one token stands for, over all texts; they may come from a stream (row C3)."""
-    encoder, characters, tokens = Encoder(tokenizer), 0, 0
-    for text in texts:
-        characters += len(text)
-        tokens += len(encoder.encode_batch([text])[0])
-    return characters / tokens
+    encoder = Encoder(tokenizer)
+    counts = [(len(text), len(encoder.encode_batch([text])[0])) for text in texts]
+    return sum(characters for characters, _ in counts) / sum(tokens for _, tokens in counts)
 
 
 def compare_tokenizers(tokenizers: Mapping[str, PreTrainedTokenizerBase], texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row per tokenizer: what the same texts become under each of them.
-
-    Columns: tokenizer, vocabulary (entries), vocabulary_used (share of them seen here), tokens_per_document,
-    characters_per_token, unknown (share of tokens), lossless (decoding gives back every text).
-    """
+    """Return one row per tokenizer: what the same texts become under each of them."""
     rows = []
     for name, tokenizer in tokenizers.items():
         ids = [i.tolist() for i in Encoder(tokenizer).encode_batch(texts)]
@@ -132,11 +121,11 @@ def compare_tokenizers(tokenizers: Mapping[str, PreTrainedTokenizerBase], texts:
             {
                 "tokenizer": name,
                 "vocabulary": len(tokenizer),
-                "vocabulary_used": len(set().union(*ids)) / len(tokenizer),
+                "vocabulary_used": len(set().union(*ids)) / len(tokenizer),  # share of its entries
                 "tokens_per_document": tokens / len(texts),
                 "characters_per_token": sum(map(len, texts)) / tokens,
-                "unknown": sum(i.count(tokenizer.unk_token_id) for i in ids) / tokens,
-                "lossless": all(map(str.__eq__, decoded, texts)),
+                "unknown": sum(i.count(tokenizer.unk_token_id) for i in ids) / tokens,  # share of the tokens
+                "lossless": all(map(str.__eq__, decoded, texts)),  # decoding gives back every text
             }
         )
     return rows

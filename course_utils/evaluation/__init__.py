@@ -1,1 +1,7 @@
-"""Measuring trained models: metrics, language quality, programming problems and the sandbox that runs them."""
+"""Measuring trained models. What notebooks use can be taken from here: `from course_utils import evaluation`."""
+
+from course_utils.evaluation.metrics import code_eval, estimate_pass_at_k
+from course_utils.evaluation.planted_bugs import bug_ranks, plant_bugs, ranking_score
+from course_utils.evaluation.problems import load_problems
+from course_utils.evaluation.quality import score_documents
+from course_utils.evaluation.surprise import show_surprise, surprise_text, token_surprise

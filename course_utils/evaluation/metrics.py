@@ -17,18 +17,12 @@ class GlueMrpc(evaluate.Metric):
     """Accuracy, and F1 of label 1, over all batches that were added, as GLUE computes them for MRPC."""
 
     def _info(self):
-        return evaluate.MetricInfo(
-            description="Accuracy and F1 of label 1, as GLUE reports them for MRPC.",
-            citation="",
-            inputs_description="predictions and references: lists of labels, 0 or 1.",
-            features=datasets.Features({name: datasets.Value("int64") for name in ("predictions", "references")}),
-        )
+        features = datasets.Features({name: datasets.Value("int64") for name in ("predictions", "references")})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="", features=features)
 
     def _compute(self, predictions, references):
-        return {
-            "accuracy": float(accuracy_score(references, predictions)),
-            "f1": float(f1_score(references, predictions, zero_division=0.0)),
-        }
+        f1 = f1_score(references, predictions, zero_division=0.0)
+        return {"accuracy": float(accuracy_score(references, predictions)), "f1": float(f1)}
 
 
 def pair_metric() -> GlueMrpc:
@@ -37,20 +31,14 @@ def pair_metric() -> GlueMrpc:
 
 
 def code_eval() -> evaluate.Metric:
-    """Return a fresh metric with the call of evaluate's `code_eval`: pass@k of programs against tests.
-
-    `compute(references=, predictions=, k=)` runs every program in the sandbox; nothing has to be allowed beforehand.
-    """
+    """Return a fresh metric with the call of evaluate's `code_eval`, which runs every program in the sandbox."""
     from course_utils.evaluation.code_eval import CodeEval  # evaluate.load would take it for this file's metric
 
     return CodeEval(keep_in_memory=True)
 
 
-def bootstrap_interval(
-    predictions: Sequence[int], references: Sequence[int], confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Return the interval of the accuracy when the test rows are drawn again, with replacement, 2 000 times."""
+def bootstrap_interval(predictions: Sequence[int], references: Sequence[int], seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % interval of the accuracy when the rows are drawn again, with replacement, 2 000 times."""
     right = np.equal(predictions, references)
     drawn = np.random.default_rng(seed).integers(len(right), size=(2000, len(right)))
-    low, high = np.quantile(right[drawn].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return tuple(np.quantile(right[drawn].mean(axis=1), [0.025, 0.975]).tolist())

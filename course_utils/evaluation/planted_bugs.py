@@ -10,16 +10,14 @@ import math
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from transformers import PreTrainedModel
 
 from course_utils.evaluation.surprise import Token, token_surprise
 
-SHARES = (0.01, 0.05, 0.10)
 _CLASSES = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq, ast.And, ast.Or)
 _SYMBOLS = ("+", "-", "*", "/", "<", "<=", ">", ">=", "==", "!=", "and", "or")  # neighbours are taken for each other
 _OPERATORS = {made: (symbol, _SYMBOLS[i ^ 1]) for i, (made, symbol) in enumerate(zip(_CLASSES, _SYMBOLS, strict=True))}
@@ -29,8 +27,7 @@ _SCOPES = (*_FUNCTIONS, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast
 Place = tuple[int, int, str]  # first character, the one after the last, and what takes their place
 
 
-@dataclass(frozen=True)
-class PlantedBug:
+class PlantedBug(NamedTuple):
     """A file with one bug: characters `start` to `end` of `source` stand where `original` stood."""
 
     kind: str
@@ -49,8 +46,7 @@ def plant_bugs(source: str, seed: int, per_kind: int = 1) -> list[PlantedBug]:
     """Plant up to `per_kind` bugs of each kind into copies of a Python file, one bug per copy; the seed chooses them.
 
     A wrong variable is another one of the same function (or of the module) that was assigned before; swapped arguments
-    are two neighbors in a call; a wrong operator is + for -, < for <=, == for !=, and for or, and so on. Files without
-    a place for a kind get no bug of that kind.
+    are two neighbors in a call; a wrong operator is + for -, < for <=, == for !=, and for or, and so on.
     """
     file, bugs = _Source(source), []
     for kind, find in KINDS.items():
@@ -109,11 +105,10 @@ def _variables(file: _Source) -> Iterator[Place]:
 
 
 def _arguments(file: _Source) -> Iterator[Place]:
-    for call in _nodes(file.tree):
-        if not isinstance(call, ast.Call) or getattr(call.func, "id", "") in ("max", "min"):
-            continue  # their order does not matter
+    for call in (node for node in _nodes(file.tree) if isinstance(node, ast.Call)):
         for left, right in itertools.pairwise(call.args):
-            if not isinstance(left, ast.Starred) and not isinstance(right, ast.Starred):
+            ordered = getattr(call.func, "id", "") not in ("max", "min")
+            if ordered and not isinstance(left, ast.Starred) and not isinstance(right, ast.Starred):
                 (start, middle), (after, end) = file.span(left), file.span(right)
                 yield start, end, file.text[after:end] + file.text[middle:after] + file.text[start:middle]
 
@@ -130,10 +125,10 @@ def _operators(file: _Source) -> Iterator[Place]:
             case _:
                 continue
         for (left, right), op in zip(itertools.pairwise(values), ops, strict=True):
-            symbol, other = _OPERATORS.get(type(op), ("", ""))
-            start, end = file.span(left)[1], file.span(right)[0]
-            between = re.sub(r"#[^\r\n]*", lambda comment: " " * len(comment[0]), file.text[start:end])
-            if symbol:
+            if type(op) in _OPERATORS:
+                symbol, other = _OPERATORS[type(op)]
+                start, end = file.span(left)[1], file.span(right)[0]
+                between = re.sub(r"#[^\r\n]*", lambda comment: " " * len(comment[0]), file.text[start:end])
                 at = start + between.index(symbol)
                 yield at, at + len(symbol), other
 
@@ -145,7 +140,7 @@ def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]
     """Rank every planted bug among all tokens of its file by surprise, in one row.
 
     Columns: kind; tokens of the bug's span and others; bits and original_bits, the highest surprise of the span with
-    the bug and without; share of the others that are more surprising than that, where ties count half.
+    the bug and without; share of the others that are more surprising than the bug, where ties count half.
     """
     surprise = functools.cache(lambda source: token_surprise(model, tokenizer, source))
     rows = []
@@ -169,14 +164,11 @@ def _split(tokens: Sequence[Token], start: int, end: int) -> tuple[list[float], 
 def ranking_score(ranks: pd.DataFrame) -> pd.DataFrame:
     """Sum up ranks in two columns, model and chance: a model that knows nothing, whose surprises are random.
 
-    Rows: share of bugs among the most surprising 1, 5 and 10 % of the tokens; area under the ROC curve (how often a bug
-    is more surprising than another token of its file, averaged over bugs); mean bits that the bug adds at its place;
-    share of bugs that are more surprising than what stood there (ties count half). A span of several tokens has several
-    chances to be surprising, and `chance` counts them.
+    The ROC area is how often a bug is more surprising than another token of its file, averaged over bugs; ties count
+    half. A span of several tokens has several chances to be surprising, and `chance` counts them.
     """
-    added, tokens = ranks["bits"] - ranks["original_bits"], ranks["tokens"]
-    rows = {}
-    for share in SHARES:
+    added, tokens, rows = ranks["bits"] - ranks["original_bits"], ranks["tokens"], {}
+    for share in (0.01, 0.05, 0.10):
         chances = [_chance(*sizes, share) for sizes in zip(tokens, ranks["others"], strict=True)]
         rows[f"in the top {share:.0%}"] = ((ranks["share"] <= share).mean(), fmean(chances))
     rows["ROC area"] = (1 - ranks["share"].mean(), (tokens / (tokens + 1)).mean())

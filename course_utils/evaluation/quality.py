@@ -12,40 +12,28 @@ from transformers import PreTrainedModel
 from course_utils.evaluation.surprise import token_surprise
 
 WHITE_SPACE = "white space"
-_KINDS = {
-    Comment: "comment",
-    Keyword: "keyword",
-    Operator.Word: "keyword",  # and, or, not, in, is
-    Name: "name",
-    Number: "number",
-    String: "string",
-    Operator: "operator",
-    Punctuation: "operator",
-    Error: "not Python",  # $, ?, typographic quotation marks
-}
+_KINDS = {  # Operator.Word: and, or, not, in, is; Error: $, ?, typographic quotation marks
+    Comment: "comment", Keyword: "keyword", Operator.Word: "keyword", Name: "name", Number: "number",
+    String: "string", Operator: "operator", Punctuation: "operator", Error: "not Python",
+}  # fmt: skip
 
 
 def score_documents(
-    model: PreTrainedModel,
-    tokenizer: Any,
-    documents: Iterable[Mapping[str, str]],
-    max_characters: int = 3000,
-    show_progress: bool = True,
+    model: PreTrainedModel, tokenizer: Any, documents: Iterable[Mapping[str, str]], max_characters: int
 ) -> pd.DataFrame:
     """Return one row per token of the documents (columns repo_name and content), each cut to `max_characters`.
 
-    Columns: project, text, kind (of Python token), bits (surprise), num_bytes (of the text), confidence (probability of
-    the most likely token) and hit (whether that was the right one). Sums of bits over sums of bytes are bits per byte;
-    means of bits are losses in bits per token.
+    `kind` is that of the Python token, `confidence` the probability of the most likely token, `hit` whether that was
+    right. Sums of bits over sums of bytes are bits per byte; means of bits are losses in bits per token.
     """
     rows = []
-    for document in tqdm(documents, unit=" documents", disable=not show_progress):
+    for document in tqdm(documents, unit=" documents"):
         text = document["content"][:max_characters]
         kinds = character_kinds(text)
         for token in token_surprise(model, tokenizer, text) if text else ():
             first = len(token.text) - len(token.text.lstrip())  # a leading space says nothing about the token's kind
             kind = WHITE_SPACE if first == len(token.text) else kinds[token.start + first]
-            hit, size = token.text == token.expected, len(token.text.encode())
+            size, hit = len(token.text.encode()), token.text == token.expected
             rows.append((document["repo_name"], token.text, kind, token.bits, size, token.probability, hit))
     return pd.DataFrame(rows, columns=["project", "text", "kind", "bits", "num_bytes", "confidence", "hit"])
 

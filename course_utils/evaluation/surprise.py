@@ -6,8 +6,7 @@ A bug is often a place where the text differs from what the model expects; `plan
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from IPython.display import display
@@ -15,11 +14,9 @@ from transformers import PreTrainedModel
 
 LONGEST_WINDOW = 1024  # tokens; a window's logits are window x vocabulary numbers
 MOST_BITS = 12.0  # where the colors end: a probability of 1 in 4096
-_ORANGE = (230, 159, 0)  # of Okabe and Ito's palette; dark text on it has a contrast of 8 : 1
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """Characters `start` to `end` of a text, their surprise, and the most likely token in their place."""
 
     text: str
@@ -40,18 +37,14 @@ def token_surprise(model: PreTrainedModel, tokenizer: Any, text: str) -> list[To
     """Return the tokens of a text, each with its surprise in bits: -log2 of its probability after all before it.
 
     The tokens cover every character once: those that share a character become one, with the sum of their bits. Texts
-    longer than the model's context, or 1024 tokens, are read in windows that overlap by half. Raises `ValueError` for
-    an empty text and a tokenizer that does not suit the model.
+    longer than the model's context, or 1024 tokens, are read in windows that overlap by half.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
     ids, known = encoded["input_ids"], model.get_input_embeddings().num_embeddings
     if not ids:
         raise ValueError("there are no tokens: the text is empty, or the tokenizer's folder has no tokenizer files.")
     if max(ids) >= known:
-        raise ValueError(
-            f"the tokenizer made the id {max(ids)}, but the model knows only {known} tokens: they do not belong "
-            "together. Load both from the same folder."
-        )
+        raise ValueError(f"the tokenizer made the id {max(ids)}, but the model has only {known} tokens; load its own.")
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     scores = _scores(model.eval(), torch.tensor([first, *ids], device=model.device))
     return _cover(tokenizer, text, encoded["offset_mapping"], scores)
@@ -66,10 +59,8 @@ def _scores(model: PreTrainedModel, ids: torch.Tensor) -> list[tuple[float, int,
         part = ids[start : start + window]
         output = model(part[None], attention_mask=torch.ones_like(part)[None])
         logits = output.logits[0, done - start - 1 : -1].float()  # position t predicts token t + 1
-        targets = part[done - start :, None]
-        total = logits.logsumexp(-1)
-        top, expected = logits.max(-1)
-        bits = (total - logits.gather(1, targets)[:, 0]) / math.log(2)
+        total, (top, expected) = logits.logsumexp(-1), logits.max(-1)
+        bits = (total - logits.gather(1, part[done - start :, None])[:, 0]) / math.log(2)
         scores += zip(bits.tolist(), expected.tolist(), (top - total).exp().tolist(), strict=True)
         done = start + len(part)
     return scores
@@ -92,17 +83,13 @@ def _cover(tokenizer: Any, text: str, offsets: Sequence[tuple[int, int]], scores
 
 
 def surprise_html(tokens: Sequence[Token]) -> str:
-    """Return the text as HTML: the more surprising, the more orange; above 12 bits underlined; details on hovering.
-
-    Every background comes with its text color, so that dark themes change neither.
-    """
+    """Return the text as HTML: the more surprising, the more orange; above 12 bits underlined; details on hovering."""
     steps = [f'<span style="{_style(MOST_BITS * i / 4)}">&nbsp;{MOST_BITS * i / 4:.0f}&nbsp;</span>' for i in range(5)]
     legend = f'<figcaption style="font-size:85%;margin:.3em 0">surprise in bits: {"".join(steps)} or more</figcaption>'
     box = "padding:.6em;background:#ffffff;color:#1a1a1a;border:1px solid #c8c8c8;border-radius:4px"
     code = "".join(
-        f'<span style="{_style(token.bits, token.text)}" title="{_escaped(token.details)}">'
-        f"{_escaped(token.text)}</span>"
-        for token in tokens
+        f'<span style="{_style(t.bits, t.text)}" title="{_escaped(t.details)}">{_escaped(t.text)}</span>'
+        for t in tokens
     )
     pre = f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5;margin:0;{box}">{code}</pre>'
     label = "Code, coloured by how surprising it is to the model"
@@ -110,10 +97,10 @@ def surprise_html(tokens: Sequence[Token]) -> str:
 
 
 def surprise_text(tokens: Sequence[Token], most: int = 10) -> str:
-    """Return the `most` surprising tokens as lines of text, with line numbers, for a terminal."""
+    """Return the `most` surprising tokens as lines of text, with line numbers."""
     text = "".join(token.text for token in tokens)
     top = sorted(tokens, key=lambda token: -token.bits)[:most]
-    rows = [f"line {text.count(chr(10), 0, token.start) + 1}: {token.text!r}, {token.details}" for token in top]
+    rows = (f"line {text.count(chr(10), 0, token.start) + 1}: {token.text!r}, {token.details}" for token in top)
     return "\n".join(["The most surprising tokens:", *rows])
 
 
@@ -124,11 +111,12 @@ def show_surprise(tokens: Sequence[Token]) -> None:
 
 def _style(bits: float, text: str = "") -> str:
     part = min(bits / MOST_BITS, 1.0)
-    red, green, blue = (round(255 + part * (value - 255)) for value in _ORANGE)
+    # Okabe and Ito's orange; dark text on it has a contrast of 8 : 1.
+    red, green, blue = (round(255 + part * (value - 255)) for value in (230, 159, 0))
     # A line end has no width of its own, so it gets some; "very surprising" must not be shown by a color alone.
     line_end = "padding-left:.5em;" if text[:1] in ("\n", "\r") else ""
     mark = "text-decoration:underline;" if part == 1.0 else ""
-    return f"{line_end}{mark}background:#{red:02x}{green:02x}{blue:02x};color:#1a1a1a"
+    return f"{line_end}{mark}background:#{red:02x}{green:02x}{blue:02x};color:#1a1a1a"  # both: for dark themes, too
 
 
 def _escaped(text: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from IPython.display import Code, display
 
-from . import accelerate, chunking, evaluation, filtering, finetuning, gpt, pretraining, start, tokenizer  # noqa: F401
-from .comparing import Result, behaves_like, general_hint, shown, try_out
+from . import accelerate, chunking, evaluation, filtering, finetuning, gpt, pretraining, start, tokenizer
+from .comparing import equal, general_hint, outcome, shown, try_out
 from .exercise import EXERCISES, Exercise
 
 # The hints that an exercise has given since it was last solved; one for each failed try, "" for a try without a hint.
@@ -36,7 +36,15 @@ def check(exercise_id: str, answer: Any) -> bool | None:
     """
     exercise = _find(exercise_id)
     try:
-        return _check(exercise, answer)
+        if _is_untouched(answer):
+            print(f"{exercise.id}: not tried yet")
+            return None
+        if exercise.examine:
+            fault = exercise.examine(answer)
+            return _wrong(exercise, fault, []) if fault else _right(exercise, "everything that can be checked is there")
+        if not callable(answer):
+            return _wrong(exercise, f"The answer must be a function; this is {shown(answer)}.", [])
+        return _compare(exercise, answer)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -51,7 +59,7 @@ def solution(exercise_id: str) -> None:
 
 def show(function: Callable) -> None:
     """Show the source of a function, highlighted in a notebook, plain in a terminal."""
-    source = textwrap.dedent(inspect.getsource(inspect.unwrap(function))).rstrip()
+    source = textwrap.dedent(inspect.getsource(function)).rstrip()
     source = re.sub(r"(?s)\A@exercise.*?\n(?=def )", "", source)  # the hints of a solution
     display(Code(data=source, language="python"))
 
@@ -62,41 +70,33 @@ def _find(exercise_id: str) -> Exercise:
     return EXERCISES[exercise_id]
 
 
-def _check(exercise: Exercise, answer: Any) -> bool | None:
-    if answer is None or answer is ... or _is_stub(answer):
-        print(f"{exercise.id}: not tried yet")
-        return None
-    if exercise.examine is not None:
-        findings = exercise.examine(answer)
-        if findings:
-            return _wrong(exercise, "What to look at:", [f"- {finding}" for finding in findings])
-        return _right(exercise, "everything that can be checked is there")
-    if not callable(answer):
-        return _wrong(exercise, f"The answer must be a function; this is {shown(answer)}.", [])
+def _compare(exercise: Exercise, answer: Callable) -> bool:
     results = try_out(answer, exercise.solution, exercise.cases())
     failures = [result for result in results if not result.right]
     if not failures:
         return _right(exercise, f"{len(results)} inputs, all as expected")
+    first = failures[0]
+    name = shown(answer) if shown(answer).isidentifier() else exercise.solution.__name__  # a lambda has none
+    lines = [f"{name}({', '.join(map(shown, first.arguments))})"]
+    if callable(first.arguments[0]):  # `encode`, which comes with texts to encode
+        encode, texts = first.arguments
+        lines.append(f"  where     {', '.join(f'encode({text!r}) = {encode(text)}' for text in texts)}")
+    lines += [f"  got       {shown(first.got)}{first.note}", f"  expected  {shown(first.expected)}"]
+    if first.printed:
+        lines.append(f"  printed   {shown(first.printed)}")
+    fitting = [
+        exercise.hints[i]
+        for i, mistake in exercise.mistakes.items()
+        if all(equal(result.got, outcome(mistake, result.arguments)) for result in results)
+    ]
     message = f"{len(failures)} of {len(results)} inputs tried come out differently. For example:"
-    fitting = [exercise.hints[i] for i, mistake in exercise.mistakes.items() if behaves_like(mistake, results)]
-    return _wrong(exercise, message, _lines(exercise, answer, failures[0]), *fitting, general_hint(failures))
+    return _wrong(exercise, message, lines, *fitting, general_hint(failures))
 
 
-def _lines(exercise: Exercise, answer: Any, result: Result) -> list[str]:
-    has_name = isinstance(answer, types.FunctionType) and answer.__name__.isidentifier()  # a lambda has none
-    name = answer.__name__ if has_name else exercise.solution.__name__
-    lines = [f"{name}({', '.join(map(shown, result.arguments))})"]
-    if exercise.describe is not None:
-        lines.append(f"  where     {exercise.describe(*result.arguments)}")
-    lines += [f"  got       {shown(result.got)}{result.note}", f"  expected  {shown(result.expected)}"]
-    return [*lines, f"  printed   {shown(result.printed)}"] if result.printed else lines
-
-
-def _is_stub(answer: Any) -> bool:
+def _is_untouched(answer: Any) -> bool:
     if not isinstance(answer, types.FunctionType):
-        return False
-    operations = {instruction.opname for instruction in dis.get_instructions(answer)}
-    code = answer.__code__
+        return answer is None or answer is ...
+    code, operations = answer.__code__, {instruction.opname for instruction in dis.get_instructions(answer)}
     nothing = {*code.co_consts} <= {None, ..., answer.__doc__} and {*code.co_names} <= {"NotImplementedError"}
     return nothing and operations <= _STUB
 

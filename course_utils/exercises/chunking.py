@@ -21,8 +21,7 @@ def share_lost(token_counts, length):
     "03.pack",
     "First make one long list: the tokens of a document, then `eos_id`, then the next document.",
     "Every document gets its `eos_id`, the last one too: the model must learn where texts end.",
-    "Then cut the long list, not the documents: `stream[i : i + length]` for i = 0, length, 2·length, …",
-    "The last piece is kept only if it is full.",
+    "Then cut the long list, not the documents: `stream[i : i + length]` for i = 0, length, …; keep full pieces only.",
     examples=[([[5, 6, 7], [8]], 0, 2), ([[5, 6, 7, 8], [9, 5]], 0, 4)],
     random_inputs=lambda rng: ([[k] * k for k in rng.choices(range(1, 5), k=rng.randint(1, 3))], 0, rng.randint(2, 4)),
     mistakes={2: lambda lists, eos_id, length: [piece for ids in lists for piece in pack([ids], eos_id, length)]},
@@ -31,5 +30,4 @@ def pack(token_lists, eos_id, length):
     stream = []
     for tokens in token_lists:
         stream += [*tokens, eos_id]
-    starts = range(0, len(stream) - length + 1, length)
-    return [stream[start : start + length] for start in starts]
+    return [stream[i : i + length] for i in range(0, len(stream) - length + 1, length)]

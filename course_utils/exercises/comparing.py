@@ -1,7 +1,6 @@
 """Run a learner's function on small inputs and compare what it returns with what a solution returns.
 
-The function may be anything: it may raise, never end, change its arguments or return an object that cannot be compared.
-Nothing of that leaves this module, except a `KeyboardInterrupt` of the user.
+Whatever the function raises, returns or does to its arguments: only the user's `KeyboardInterrupt` leaves this module.
 """
 
 import contextlib
@@ -15,8 +14,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -29,8 +27,7 @@ class Endless(BaseException):
     """A call was stopped; not an `Exception`, which the called function may well catch."""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What a function returned (or raised) for one input, and what the solution returns."""
 
     arguments: tuple[Any, ...]
@@ -46,21 +43,24 @@ def try_out(function: Callable, solution: Callable, cases: Iterable[tuple[Any, .
     results: list[Result] = []
     for case in cases:
         expected, given = solution(*copy.deepcopy(case)), copy.deepcopy(case)
-        printed, note = io.StringIO(), ""
-        try:
-            with contextlib.redirect_stdout(printed):
-                got = plain(in_time(function, given))
-            right = equal(got, expected)
-            if given != case:
-                right, note = False, f", but it changed its input into ({', '.join(map(shown, given))})"
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            right, got = False, error
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            got = outcome(function, given)
+        note = "" if equal(given, case) else f", but it changed its input into ({', '.join(map(shown, given))})"
+        right = equal(got, expected) and not note
         results.append(Result(case, expected, got, right, printed.getvalue(), note))
         if isinstance(got, Endless):
             break
     return results
+
+
+def outcome(function: Callable, arguments: tuple[Any, ...]) -> Any:
+    """Return what a call returns, or what it raises."""
+    try:
+        return plain(in_time(function, arguments))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return error
 
 
 def in_time(function: Callable, arguments: tuple[Any, ...]) -> Any:
@@ -91,13 +91,13 @@ def in_time(function: Callable, arguments: tuple[Any, ...]) -> Any:
 
 
 def equal(got: Any, expected: Any) -> bool:
-    """Compare by value: arrays as lists, lists and tuples alike, floats to six digits, but True is not 1."""
+    """Compare by value: arrays as lists, tuples as lists, floats to six digits, errors by type; True is not 1."""
     got, expected = plain(got), plain(expected)
     if isinstance(expected, list | tuple):
         return type(got) in (list, tuple) and len(got) == len(expected) and all(map(equal, got, expected))
     if type(expected) is float:
         return type(got) in (int, float) and math.isclose(got, expected, rel_tol=1e-6, abs_tol=1e-12)
-    return type(got) is type(expected) and bool(got == expected)
+    return type(got) is type(expected) and (isinstance(got, BaseException) or bool(got == expected))
 
 
 def plain(value: Any) -> Any:
@@ -106,44 +106,25 @@ def plain(value: Any) -> Any:
     return value.tolist() if from_library and hasattr(value, "tolist") else value
 
 
-def behaves_like(mistake: Callable, results: list[Result]) -> bool:
-    """Return True if a function that is known to be wrong gives the same results, exceptions included."""
-    for result in results:
-        try:
-            same = equal(result.got, mistake(*copy.deepcopy(result.arguments)))
-        except Exception as error:
-            same = type(result.got) is type(error)
-        if not same:
-            return False
-    return True
-
-
 def general_hint(failures: list[Result]) -> str:
     """Return a hint about type or order that fits all failures, or an empty text."""
-    kinds = {(_kind(failure.got), _kind(failure.expected)) for failure in failures}
-    first = failures[0]
-    if len(kinds) > 1 or isinstance(first.got, BaseException):
-        return ""
-    if first.got is None:
-        printed = all(failure.printed for failure in failures)
-        return f"Your function {'prints its result, but ' if printed else ''}returns None. Use `return`."
+    kinds = {(type(failure.got).__name__, type(failure.expected).__name__) for failure in failures}
     got, expected = kinds.pop()
-    if got != expected and (got, expected) != ("int", "float"):
-        return f"Your function returns a value of type {got}; the type {type(first.expected).__name__} is expected."
-    if got == "list" and all(sorted(map(shown, f.got)) == sorted(map(shown, f.expected)) for f in failures):
+    if kinds or isinstance(failures[0].got, BaseException):
+        return ""
+    if got == "NoneType":
+        return "Your function returns None. Use `return`; what it prints is not its result."
+    if got != expected and {got, expected} != {"list", "tuple"} and (got, expected) != ("int", "float"):
+        return f"Your function returns a value of type {got}; the type {expected} is expected."
+    if got in ("list", "tuple") and all(sorted(map(shown, f.got)) == sorted(map(shown, f.expected)) for f in failures):
         return "Your values are right, but their order is not."
     return ""
-
-
-def _kind(value: Any) -> str:
-    return "list" if isinstance(value, tuple) else type(value).__name__  # a tuple is as good as a list
 
 
 def shown(value: Any) -> str:
     """Return a short text for any value, however large or hostile; of a function, its name; of an exception, where."""
     short = reprlib.Repr()
-    short.maxlist = short.maxtuple = short.maxdict = short.maxset = 24
-    short.maxstring = short.maxother = short.maxlong = 400
+    short.maxlist, short.maxtuple, short.maxstring, short.maxother = 24, 24, 400, 400
     try:
         if isinstance(value, BaseException):
             frames = traceback.extract_tb(value.__traceback__, limit=4)  # the outermost: ours, then the answer's

@@ -1,9 +1,8 @@
 """Exercises of notebook 07: pass@k, calibration, a programming problem of your own."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from course_utils.evaluation.problems import check_problem
 from course_utils.exercises.exercise import exercise
+from course_utils.sandbox.running import run_problem
 
 # Well inside their groups: 0.6 lies below `np.linspace(0, 1, 11)[6]`, and on 6 / 10.
 _CONFIDENCES = (0.0, 0.05, 0.17, 0.24, 0.38, 0.42, 0.55, 0.63, 0.71, 0.79, 0.88, 0.92, 0.96, 1.0)
@@ -42,25 +41,20 @@ def my_calibration_error(confidences, hits):
     return sum(abs(sum(group)) for group in gaps) / len(confidences)
 
 
-def _problem(value: Any) -> list[str]:
+def _problem(value: object) -> str:
     """Return what keeps a programming problem from being usable: its columns, its test, or what the test lets pass."""
-    from course_utils.evaluation.problems import check_problem
-    from course_utils.sandbox.running import run_problem
-
-    if not isinstance(value, Mapping):
-        return ["Give a dictionary with the keys task_id, prompt, entry_point, canonical_solution and test."]
+    if not isinstance(value, dict):
+        return "Give a dictionary with the keys task_id, prompt, entry_point, canonical_solution and test."
     try:
         check_problem(value)
-        solved = run_problem(value, value["canonical_solution"])
-        empty = run_problem(value, "\n    return None\n")
     except ValueError as error:
-        return [str(error)]
-    findings = []
+        return str(error)
+    solved = run_problem(value, value["canonical_solution"])
     if solved.outcome != "passed":
-        findings.append(f"Your own solution does not pass: {solved.outcome}. {solved.detail}")
-    if empty.outcome == "passed":
-        findings.append("A function that returns None passes, too: the test needs asserts that it fails.")
-    return findings
+        return f"Your own solution does not pass: {solved.outcome}. {solved.detail}"
+    if run_problem(value, "\n    return None\n").outcome == "passed":
+        return "A function that returns None passes, too: the test needs asserts that it fails."
+    return ""
 
 
 @exercise(

@@ -2,20 +2,18 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 RANDOM_CASES = 200
 EXERCISES: dict[str, "Exercise"] = {}
 
 
-@dataclass(frozen=True)
-class Exercise:
-    """One "Try it": a function to write, or something open, at which `examine(answer)` looks for faults.
+class Exercise(NamedTuple):
+    """One "Try it": a function to write, or something open, whose first fault `examine(answer)` returns.
 
     `solution` is plain Python as a learner would write it, imports included. Functions are compared with it on
     `examples` (tuples of arguments) and on tiny ones that `random_inputs` makes. `mistakes[i]` is a wrong function;
-    an answer that behaves like it gets `hints[i]`. `describe(*arguments)` adds a line to a failing input.
+    an answer that behaves like it gets `hints[i]`.
     """
 
     id: str
@@ -23,9 +21,8 @@ class Exercise:
     hints: tuple[str, ...]
     examples: Sequence[tuple[Any, ...]] = ()
     random_inputs: Callable[[random.Random], tuple[Any, ...]] | None = None
-    mistakes: Mapping[int, Callable] = field(default_factory=dict)
-    describe: Callable[..., str] | None = None
-    examine: Callable[[Any], list[str]] | None = None
+    mistakes: Mapping[int, Callable] = {}
+    examine: Callable[[Any], str] | None = None
 
     def cases(self) -> list[tuple[Any, ...]]:
         """Return the examples, then the random inputs from small to large; the same in every process."""

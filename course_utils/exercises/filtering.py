@@ -17,16 +17,13 @@ _LINES = (
 @exercise(
     "01.keyword",
     "`keyword in string` is True if the text contains the keyword. Upper and lower case are different letters.",
-    "One keyword is enough. Return False only if none of them is there: after the loop.",
+    "One keyword is enough. Return False only after all of them were tried.",
     examples=[("import numpy as np", _LIBRARIES), ("import pandas as pd", _LIBRARIES), ("IMPORT OS", ["os"])],
     random_inputs=lambda rng: (" ".join(rng.choices(_WORDS, k=rng.randint(0, 3))), rng.sample(_LIBRARIES, k=2)),
     mistakes={1: lambda string, keywords: all(keyword in string for keyword in keywords)},
 )
 def any_keyword_in_string(string, keywords):
-    for keyword in keywords:
-        if keyword in string:
-            return True
-    return False
+    return any(keyword in string for keyword in keywords)
 
 
 @exercise(
@@ -42,14 +39,9 @@ def any_keyword_in_string(string, keywords):
 def imports_any(string, modules):
     for line in string.splitlines():
         first, _, rest = line.strip().partition(" ")
-        names = []
-        if first == "import":
-            names = rest.split(",")  # as in "os, numpy.random as random"
-        elif first == "from":
-            names = [rest]
-        for name in names:
-            whole_name = name.split()[0]
-            if whole_name.split(".")[0] in modules:
+        if first in ("import", "from"):
+            names = rest.split(",") if first == "import" else [rest]  # as in "os, numpy.random as random"
+            if any(name.split()[0].split(".")[0] in modules for name in names):
                 return True
     return False
 

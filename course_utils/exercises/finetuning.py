@@ -32,24 +32,22 @@ def my_f1(predictions, references):
     mistakes={0: lambda lengths, batch_size: 1 - sum(lengths) / (max(lengths) * len(lengths))},
 )
 def my_share_padded(lengths, batch_size):
-    positions = 0
-    for start in range(0, len(lengths), batch_size):
-        batch = lengths[start : start + batch_size]
-        positions += max(batch) * len(batch)
+    batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
+    positions = sum(max(batch) * len(batch) for batch in batches)
     return 1 - sum(lengths) / positions
 
 
-def _sentences(value: Any) -> list[str]:
+def _sentences(value: Any) -> str:
     """Return what a result lacks to be that of a fine-tuning on single sentences, better than a coin toss."""
-    metrics = getattr(value, "metrics", None)
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("validation"), dict):
-        return ["Give what `finetuning.finetune(...)` returned; this has no metrics of the validation split."]
-    if len(value.predictions) == 120:
-        return ["These are 120 answers, as the pairs have. Did you give `profile.sentences` as the data?"]
-    accuracy = metrics["validation"]["accuracy"]
+    try:
+        accuracy, answers = value.metrics["validation"]["accuracy"], len(value.predictions)
+    except (AttributeError, LookupError, TypeError):
+        return "Give what `finetuning.finetune(...)` returned; this has no metrics of the validation split."
+    if answers == 120:
+        return "These are 120 answers, as the pairs have. Did you give `profile.sentences` as the data?"
     if accuracy < 0.6:
-        return [f"The validation accuracy is {accuracy:.2f}, hardly above a coin toss; train on all rows, longer."]
-    return []
+        return f"The validation accuracy is {accuracy:.2f}, hardly above a coin toss; train on all rows, longer."
+    return ""
 
 
 @exercise(
@@ -65,5 +63,5 @@ def my_result():
 
     profile = get_profile()
     location = artifacts.encoder_folder(profile.encoder, profile.pairs)
-    my_config = finetuning.FinetuneConfig(epochs=5, learning_rate=1e-4, batch_size=16, dropout=0.0)
-    return finetuning.finetune(profile.sentences, location, my_config)
+    settings = finetuning.FinetuneConfig(epochs=5, learning_rate=1e-4, batch_size=16, dropout=0.0)
+    return finetuning.finetune(profile.sentences, location, settings)

@@ -22,7 +22,7 @@ def my_attention_weights(scores):
     weights = []
     for place, row in enumerate(scores):
         visible = [math.exp(score) for score in row[: place + 1]]
-        hidden = [0.0] * (len(row) - place - 1)
+        hidden = [0.0] * (len(row) - len(visible))
         weights.append([value / sum(visible) for value in visible] + hidden)
     return weights
 
@@ -39,11 +39,9 @@ def my_attention_weights(scores):
 def my_top_p(probabilities, p):
     likeliest_first = sorted(range(len(probabilities)), key=lambda i: -probabilities[i])
     chosen, total = [], 0.0
-    for position in likeliest_first:
-        chosen.append(position)
-        total += probabilities[position]
-        if total >= p - 1e-9:  # sums of decimals are not exact
-            break
+    while total < p - 1e-9:  # sums of decimals are not exact
+        chosen.append(likeliest_first[len(chosen)])
+        total += probabilities[chosen[-1]]
     return chosen
 
 

@@ -2,9 +2,11 @@
 
 import itertools
 import re
-from typing import Any
 
+from course_utils import artifacts
+from course_utils.data.corpus import corpus_kind
 from course_utils.exercises.exercise import exercise
+from course_utils.profiles import get_profile
 
 _FIRST = ("", " x = 1", "    return x", "def f():", "# first", "printer")
 _LINES = (
@@ -16,8 +18,7 @@ _LINES = (
 @exercise(
     "04.bits_per_byte",
     "Per token is not per byte: the loss of the whole text is loss per token times tokens.",
-    "The loss is in nats, to the base e. One bit is ln 2 = 0.693 nats, so there are more bits than nats.",
-    "Three steps: the nats of the text, the bits of the text, the bits of one byte. `math.log(2)` is ln 2.",
+    "The loss is in nats, to the base e. One bit is ln 2 = `math.log(2)` nats, so there are more bits than nats.",
     examples=[(2.0, 100, 350), (9.01, 1000, 3500), (0.0, 10, 30)],
     random_inputs=lambda rng: (rng.randint(1, 40) / 4, rng.randint(1, 20), rng.randint(20, 60)),
     mistakes={1: lambda loss, tokens, num_bytes: loss * tokens / num_bytes},
@@ -25,8 +26,7 @@ _LINES = (
 def bits_per_byte(loss, tokens, num_bytes):
     import math
 
-    nats = loss * tokens  # of the whole text
-    bits = nats / math.log(2)
+    bits = loss * tokens / math.log(2)  # of the whole text
     return bits / num_bytes
 
 
@@ -36,11 +36,7 @@ def bits_per_byte(loss, tokens, num_bytes):
     "Indented lines belong to the block: `\\n    if` does not end it, `\\nif` does.",
     "Compare whole words: `printer` and `default` begin like `print` and `def`, but begin no new block.",
     "Remove the spaces and empty lines at the end with `rstrip()`; the spaces at the beginning are code.",
-    examples=[
-        ("    return a * b\n\ndef perimeter(a, b):\n",),
-        (" pd\n# load the data\n",),
-        ("def area(a, b):\n    return a * b\n\nprint(area(2, 3))",),
-    ],
+    examples=[("    return a * b\n\ndef perimeter(a, b):\n",), (" pd\n# load the data\n",)],
     random_inputs=lambda rng: ("\n".join([rng.choice(_FIRST), *rng.choices(_LINES, k=rng.randint(0, 3))]),),
     mistakes={
         0: lambda string: re.split(r"(?m)^(?:class\b|def\b|#|@|print\b|if\b)", string)[0].rstrip(),
@@ -50,52 +46,38 @@ def bits_per_byte(loss, tokens, num_bytes):
 def first_block(string):
     import re
 
-    first, *others = string.split("\n")
-    kept = [first]
-    for line in others:
-        if re.match(r"(class|def|print|if)\b|#|@", line):
-            break
-        kept.append(line)
-    return "\n".join(kept).rstrip()
+    return re.split(r"\n(?=(?:class|def|print|if)\b|[#@])", string)[0].rstrip()
 
 
-def _own_corpus(value: Any) -> list[str]:
+def _own_corpus(value: object) -> str:
     """Return what keeps data from being trained on: it opens, has code in two splits, and no file is in both."""
-    from course_utils import artifacts
-    from course_utils.data.corpus import corpus_kind
-    from course_utils.profiles import get_profile
-
-    name, texts = str(getattr(value, "path", value)), {}
+    name, texts = str(getattr(value, "path", value)), []
     try:
         location = artifacts.code_corpus(get_profile(code_corpus=name))
         for split in ("train", "validation"):
             rows = itertools.islice(location.load(split, streaming=True), 20_000)  # a large one takes too long
-            texts[split] = {row["content"] for row in rows if (row["content"] or "").strip()}
+            texts.append({row["content"] for row in rows if (row["content"] or "").strip()})
     except Exception as error:
-        return [f"{name} cannot be opened. {type(error).__name__}: {error}"]
-    findings = [f"The split {split!r} has no text." for split, found in texts.items() if not found]
-    if (characters := sum(map(len, texts["train"]))) < 100_000:
-        findings.append(f"'train' has {characters:,} characters. With fewer than 100,000 a model learns them by heart.")
-    both = len(texts["train"] & texts["validation"])
+        return f"{name} cannot be opened. {type(error).__name__}: {error}"
+    train, validation = texts
+    if not validation:
+        return "The split 'validation' has no text."
+    if (characters := sum(map(len, train))) < 100_000:
+        return f"'train' has {characters:,} characters. With fewer than 100,000 a model learns them by heart."
+    both = len(train & validation)
     if both and corpus_kind(name) != "folder":  # of repositories; their copies are removed before training
-        findings.append(f"{both} files are in both splits; leave them out of one, or the validation loss is too good.")
-    return findings
+        return f"{both} files are in both splits; leave them out of one, or the validation loss is too good."
+    return ""
 
 
 @exercise(
     "04.own_corpus",
     "The easiest is a folder that holds your repositories: the course makes a data set of their .py files.",
-    "A data set is a folder with data/train-00000-of-00001.parquet and a file validation-… beside it; "
-    "`Dataset.to_parquet(path)` writes one of them. The code is in the column `content`.",
+    "A data set has data/train-00000-of-00001.parquet, validation-… beside it, the code in the column `content`.",
     "Split by project, not by file: files of one project resemble each other.",
     examine=_own_corpus,
 )
 def my_corpus():
-    import os
-    import shutil
-    from pathlib import Path
+    import IPython
 
-    folder = Path("my-repositories").absolute()
-    for name in ("asyncio", "concurrent", "email", "json", "logging", "unittest"):
-        shutil.copytree(Path(os.__file__).parent / name, folder / name, dirs_exist_ok=True)
-    return folder
+    return IPython.__path__[0]  # a folder like the one that holds your repositories

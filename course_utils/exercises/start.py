@@ -12,6 +12,4 @@ from course_utils.exercises.exercise import exercise
     mistakes={0: lambda part, whole: part / whole if whole else 0.0, 1: lambda part, whole: 100 * part / whole},
 )
 def share(part, whole):
-    if whole == 0:
-        return 0.0
-    return 100 * part / whole
+    return 100 * part / whole if whole else 0.0

@@ -12,10 +12,6 @@ def encode(text: str) -> list[int]:
     return [sum(token.encode()) for token in re.findall(r" \w{1,2}|\w{1,4}|(?s:.)", text)]
 
 
-def _ids(encode, texts: list[str]) -> str:
-    return ", ".join(f"encode({text!r}) = {encode(text)}" for text in texts)
-
-
 @exercise(
     "02.characters_per_token",
     "Count characters with `len(text)` and tokens with `len(encode(text))`.",
@@ -24,7 +20,6 @@ def _ids(encode, texts: list[str]) -> str:
     examples=[(encode, ["import pd", "x"]), (encode, ["日本", "é"])],
     random_inputs=lambda rng: (encode, rng.choices(_WORDS, k=rng.randint(1, 3))),
     mistakes={1: lambda encode, texts: sum(len(text) / len(encode(text)) for text in texts) / len(texts)},
-    describe=_ids,
 )
 def characters_per_token(encode, texts):
     characters = sum(len(text) for text in texts)
@@ -36,11 +31,9 @@ def characters_per_token(encode, texts):
     "02.single_tokens",
     "`encode(word)` is a list of token ids. How long is it for a word that is one token? The empty text has none.",
     'Encode each word as it is. The space in front belongs to it: "pd" and " pd" are different tokens.',
-    "Return the words themselves, in their order, not their ids.",
     examples=[(encode, [" plt", " pd", " sk", " testtest"]), (encode, ["fit", " fit", "predict"])],
     random_inputs=lambda rng: (encode, rng.choices([*_WORDS, ""], k=rng.randint(0, 3))),
     mistakes={1: lambda encode, words: [word for word in words if len(encode(word.strip())) == 1]},
-    describe=_ids,
 )
 def single_tokens(encode, words):
     return [word for word in words if len(encode(word)) == 1]

@@ -20,12 +20,10 @@ def gpt2_config(
 ) -> GPT2Config:
     """Configure a GPT-2 of any size; `options` are token ids such as `eos_token_id`, and the library's own switches.
 
-    Raises `ValueError` for options that the configuration does not have: the library would keep and ignore them, such
-    as `n_ctx` of older tutorials for the context, which is `n_positions`.
+    Refuses unknown options: the library would keep and ignore them, such as the `n_ctx` of older tutorials.
     """
     known = GPT2Config()
-    unknown = [name for name in options if not (hasattr(known, name) or hasattr(known, f"_{name}"))]
-    if unknown:
+    if unknown := [name for name in options if not (hasattr(known, name) or hasattr(known, f"_{name}"))]:
         raise ValueError(
             f"GPT2Config has no option {', '.join(unknown)}; the library would ignore it. Check the name: the context "
             "is context_length here, and scaling by block is scale_attn_by_inverse_layer_idx."
@@ -75,20 +73,17 @@ def model_size(config: GPT2Config) -> int:
 
 def context_length(model: PreTrainedModel) -> int:
     """Return how many tokens the model can read at once; raises `ValueError` for a model without such a limit."""
-    length = getattr(model.config, "max_position_embeddings", None)
-    if not length:
-        raise ValueError(
-            f"{type(model).__name__} has no fixed context (max_position_embeddings); choose another model."
-        )
-    return length
+    if length := getattr(model.config, "max_position_embeddings", None):
+        return length
+    raise ValueError(f"{type(model).__name__} has no fixed context (max_position_embeddings); choose another model.")
 
 
 def check_context(model: PreTrainedModel, length: int) -> None:
     """Raise `ValueError` if sequences of `length` tokens do not fit into the model's context."""
     if length > (longest := context_length(model)):
         raise ValueError(
-            f"sequences of {length} tokens do not fit: the model's context is {longest}. "
-            f"Cut them shorter, or build the model with n_positions={length}."
+            f"sequences of {length} tokens do not fit: the model's context is {longest}. Cut them, or build the model "
+            f"with n_positions={length}."
         )
 
 
@@ -96,6 +91,5 @@ def check_vocabulary(largest_id: int, known: int) -> None:
     """Raise `ValueError` if a tokenizer made an id beyond the `known` tokens of the model."""
     if largest_id >= known:
         raise ValueError(
-            f"the tokenizer made the id {largest_id}, but the model knows only {known} tokens: they do not belong "
-            "together. Load both from the same folder."
+            f"the tokenizer made the id {largest_id}, but the model knows only {known} tokens; load its own tokenizer."
         )

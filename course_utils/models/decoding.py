@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -32,24 +31,22 @@ def next_token_probabilities(
     """Turn logits (B, V) into the probabilities (B, V) that the next token is drawn from.
 
     The logits are divided by `temperature` (0: all on the best token), then only the `top_k` best tokens stay, then of
-    these the fewest whose probabilities reach `top_p`. Each row has its own limits; among equal tokens the one with
-    the lower id is kept. Raises `ValueError` for values out of range.
+    these the fewest whose probabilities reach `top_p`; among equal tokens those with the lower ids.
     """
     if not temperature >= 0 or not (top_k is None or top_k >= 1) or not (top_p is None or 0 < top_p <= 1):
         raise ValueError(
             f"temperature is {temperature}, top_k {top_k} and top_p {top_p}. Allowed are a temperature of 0 (take the "
             "best token) or more, top_k of 1 or more, top_p above 0 and at most 1; None keeps all tokens."
         )
-    vocabulary = logits.shape[-1]
     logits = logits.float()
     if temperature == 0:
-        return F.one_hot(logits.argmax(-1), vocabulary).float()
+        return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
     # The largest logit becomes 0 first: a tiny temperature then cannot make two infinities.
     logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is None and top_p is None:
         return logits.softmax(-1)
     best, order = logits.sort(dim=-1, descending=True, stable=True)  # (B, V)
-    best[..., vocabulary if top_k is None else top_k :] = -torch.inf
+    best[..., top_k or logits.shape[-1] :] = -torch.inf
     probs = best.softmax(-1)
     if top_p is not None and top_p < 1:
         before = F.pad(probs.cumsum(-1)[..., :-1], (1, 0))  # what the better tokens have together
@@ -77,8 +74,7 @@ def generate_text(
     `model` gives logits (B, T, V) for ids (B, T), or something with `.logits`; it sees the last `context_size` tokens.
     Temperature 0 takes the best token; otherwise it is drawn (`next_token_probabilities`), and the same `generator` or
     seed draws the same text. A row ends with `eos_id`, and is filled with it while others continue. With `num_beams`
-    above 1 a beam search looks for the continuation with the highest mean log probability per new token. A `GPTModel`
-    keeps keys and values unless `use_cache` is False; in float32 the tokens are the same.
+    above 1 a beam search looks for the highest mean log probability per new token. A `GPTModel` keeps keys and values.
     """
     if num_beams > 1 and (temperature, top_k, top_p) != (0, None, None):
         raise ValueError("a beam search draws nothing: leave temperature 0, and top_k and top_p out.")
@@ -94,17 +90,13 @@ def generate_text(
         at = probs.device if generator is None else generator.device
         return torch.multinomial(probs.to(at), 1, generator=generator)[:, 0].to(idx.device)
 
-    def cache() -> KVCache | None:
-        keeps = use_cache and isinstance(model, GPTModel)
-        return KVCache(model.cfg, min(context_size, idx.shape[1] + max_new_tokens)) if keeps else None
-
-    read = partial(_next_logits, model, context_size)
+    room = (context_size, min(context_size, idx.shape[1] + max_new_tokens) if use_cache else 0)
     with eval_mode(model), torch.inference_mode():  # faster than no_grad
         if num_beams > 1:
-            found = [_beam_search(read, cache(), row[None], max_new_tokens, num_beams, eos_id) for row in idx]
+            found = [_beam_search(_reader(model, *room), row[None], max_new_tokens, num_beams, eos_id) for row in idx]
             texts = nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=eos_id or 0)
         else:
-            texts = _one_by_one(read, cache(), idx, max_new_tokens, choose, eos_id)
+            texts = _one_by_one(_reader(model, *room), idx, max_new_tokens, choose, eos_id)
     return texts.clone()  # an ordinary tensor, which may be trained on
 
 
@@ -121,22 +113,27 @@ def eval_mode(model: Any) -> Iterator[None]:
             part.training = True
 
 
-def _next_logits(model: Callable, context_size: int, texts: Tensor, cache: KVCache | None) -> Tensor:
-    """Return the logits (B, V) for the token after each text; a cache holds the tokens that were read before."""
-    # Beyond the context all positions move with each token: nothing kept is of use, and the window is read anew.
-    if cache is not None and texts.shape[1] <= context_size:
-        logits = model(texts[:, cache.length :], cache)
-    else:
-        logits = model(texts[:, -context_size:])
-    return getattr(logits, "logits", logits)[:, -1].float()
+def _reader(model: Callable, context_size: int, kept: int) -> Callable:
+    """Return a function for the logits (B, V) after each text; a `GPTModel` keeps keys and values of `kept` tokens."""
+    cache = KVCache(model.cfg, kept) if kept and isinstance(model, GPTModel) else None
+
+    def read(texts: Tensor, parents: Tensor | None = None) -> Tensor:  # row i continues row parents[i] of the last call
+        # Beyond the context all positions move with each token: nothing kept is of use, and the window is read anew.
+        if cache is None or texts.shape[1] > context_size:
+            logits = model(texts[:, -context_size:])
+        else:
+            if parents is not None:
+                cache.reorder(parents)
+            logits = model(texts[:, cache.length :], cache)
+        return getattr(logits, "logits", logits)[:, -1].float()
+
+    return read
 
 
-def _one_by_one(
-    read: Callable, cache: KVCache | None, idx: Tensor, most: int, choose: Callable, eos_id: int | None
-) -> Tensor:
+def _one_by_one(read: Callable, idx: Tensor, most: int, choose: Callable, eos_id: int | None) -> Tensor:
     ended = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)
     for _ in range(most):
-        token = choose(read(idx, cache))  # (B,)
+        token = choose(read(idx))  # (B,)
         if eos_id is not None:
             token = token.masked_fill(ended, eos_id)
             ended |= token == eos_id
@@ -146,14 +143,12 @@ def _one_by_one(
     return idx
 
 
-def _beam_search(
-    read: Callable, cache: KVCache | None, texts: Tensor, most: int, num_beams: int, eos_id: int | None
-) -> Tensor:
+def _beam_search(read: Callable, texts: Tensor, most: int, num_beams: int, eos_id: int | None) -> Tensor:
     """Return the text (T,) with the highest mean log probability: sums alone would prefer texts that end early."""
-    best, best_mean = texts[0], -torch.inf  # of the finished texts
+    best, best_mean, parents = texts[0], -torch.inf, None  # best: of the finished texts
     sums = torch.zeros(1, device=texts.device)  # (K,): one text at first, then up to num_beams unfinished ones
     for step in range(1, most + 1):
-        totals = sums[:, None] + read(texts, cache).log_softmax(-1)  # (K, V)
+        totals = sums[:, None] + read(texts, parents).log_softmax(-1)  # (K, V)
         if eos_id is not None:
             mean, beam = (totals[:, eos_id] / step).max(0)
             if mean > best_mean:
@@ -162,8 +157,6 @@ def _beam_search(
         sums, choice = totals.flatten().topk(min(num_beams, totals.numel()))  # (K,), best first
         parents, vocabulary = choice // totals.shape[1], totals.shape[1]
         texts = torch.cat([texts[parents], (choice % vocabulary)[:, None]], dim=1)
-        if cache is not None:
-            cache.reorder(parents)
         # Sums only fall, so this is the best mean that an unfinished text can still reach.
         if sums[0] / most <= best_mean:
             return best

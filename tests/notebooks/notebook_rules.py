@@ -17,18 +17,15 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from course_utils.exercises import all_exercises
+
 ROOT = Path(__file__).parents[2]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 # Every notebook has these cells in this order.
 PARTS = {"title": "markdown", "goal": "markdown", "cost": "markdown", "colab": "code", "setup": "code"}
 PARTS |= {"recap": "markdown"}
-MAX_CODE_LINES = 25
-MIN_WORDS = 600
-MAX_SENTENCE_WORDS = 25
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+MAX_CODE_LINES, MAX_SENTENCE_WORDS, MIN_WORDS = 25, 25, 600
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB_CELL = f"""\
 # Colab and other fresh machines: install the course's helper package. Elsewhere this cell does nothing.
 import importlib.util
@@ -52,9 +49,9 @@ _UNWANTED = re.compile(
 def normal_form(notebook: NotebookNode) -> str:
     """Return the text that a notebook's file must have: no outputs, the course's metadata, sorted keys."""
     notebook = copy.deepcopy(notebook)
-    notebook.metadata = METADATA
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
+        cell.metadata = {}
         cell.source = cell.source.strip("\n")
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -93,8 +90,7 @@ def _parts(notebook: NotebookNode, name: str) -> Iterator[str]:
         yield f"the required cells are {kinds}; make them {list(PARTS.items())}."
         return
     text = {cell.id: cell.source for cell in notebook.cells}
-    after_setup = [cell.source for cell in notebook.cells if cell.cell_type == "code"][2:3]
-    if not (_IMAGE.search(text["goal"]) or any("plots." in source for source in after_setup)):
+    if not (_IMAGE.search(text["goal"]) or any("plots." in cell.source for cell in _cells(notebook, "code")[2:3])):
         yield "cell goal: there is no picture of what you will have built; add one, or draw it right after the setup."
     for word, pattern in (("GPU", r"\bGPU\b"), ("time", r"\b(second|minute|hour)"), ("memory", r"\b[GM]B\b")):
         if not re.search(pattern, text["cost"]):
@@ -106,11 +102,8 @@ def _parts(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _headings(notebook: NotebookNode, name: str) -> Iterator[str]:
-    levels = [
-        len(marks)
-        for cell in _markdown(notebook)
-        for marks in re.findall(r"^(#{1,6}) \S", _FENCE.sub("", cell.source), re.MULTILINE)
-    ]
+    text = _FENCE.sub("", "\n\n".join(cell.source for cell in _cells(notebook, "markdown")))
+    levels = [len(marks) for marks in re.findall(r"^(#{1,6}) \S", text, re.MULTILINE)]
     if not notebook.cells[0].source.startswith("# ") or levels.count(1) != 1:
         yield f"there are {levels.count(1)} headings of level 1; keep one, the title in the first cell."
     if any(after > before + 1 for before, after in itertools.pairwise(levels)):
@@ -118,9 +111,7 @@ def _headings(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _code(notebook: NotebookNode, name: str) -> Iterator[str]:
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
+    for cell in _cells(notebook, "code"):
         if cell.id == "colab" and cell.source != COLAB_CELL:
             yield "cell colab: differs from notebook_rules.COLAB_CELL; copy it from there."
         if not 1 <= (lines := len(cell.source.splitlines())) <= MAX_CODE_LINES:
@@ -130,7 +121,7 @@ def _code(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _figures(notebook: NotebookNode, name: str) -> Iterator[str]:
-    for cell in _markdown(notebook):
+    for cell in _cells(notebook, "markdown"):
         for match in _IMAGE.finditer(_FENCE.sub("", cell.source)):
             if not (_TAG_ALT.search(match["tag"]) if match["tag"] is not None else match["alt"].strip()):
                 yield f"cell {cell.id}: an image has no alt text; say in it what the picture shows."
@@ -139,18 +130,12 @@ def _figures(notebook: NotebookNode, name: str) -> Iterator[str]:
             if isinstance(node, ast.ImportFrom) and node.module == "course_utils.plots":
                 yield f"cell {cell.id}: imports from plots; call plots.lines(…), so that its alt text can be checked."
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            alt = [
-                ast.unparse(keyword.value).strip("'\" ")
-                for keyword in getattr(node, "keywords", ())
-                if keyword.arg == "alt"
-            ]
-            if called.endswith("plt.show") or (called.startswith("plots.") and not any(alt)):
+            alt = {word.arg: ast.unparse(word.value).strip("'\" ") for word in getattr(node, "keywords", ())}.get("alt")
+            if called.endswith("plt.show") or (called.startswith("plots.") and not alt):
                 yield f"cell {cell.id}: {called}(…) has no alt text; draw with course_utils.plots and pass alt=."
 
 
 def _exercises(notebook: NotebookNode, name: str) -> Iterator[str]:
-    from course_utils.exercises import all_exercises
-
     for cell_id, exercise_id in exercise_calls(notebook, "check", "solution"):
         if exercise_id not in all_exercises() or not name.startswith(exercise_id[:2]):
             yield f"cell {cell_id}: there is no exercise {exercise_id!r} of this notebook; correct the id or add it."
@@ -158,7 +143,7 @@ def _exercises(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 def _language(notebook: NotebookNode, name: str) -> Iterator[str]:
     words = 0
-    for cell in _markdown(notebook):
+    for cell in _cells(notebook, "markdown"):
         text = prose(cell.source)
         words += len(re.findall(r"\w+", text))
         for found in _UNWANTED.findall(text):
@@ -187,14 +172,12 @@ def _sentences(text: str) -> Iterator[str]:
         yield from re.split(r"(?<=[.?!])[\"')*_”]*\s+", " ".join(block.split()))
 
 
-def _trees(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, ast.Module]]:
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            yield cell, ast.parse(_MAGIC.sub(r"\1pass", cell.source), cell.id)
+def _trees(notebook: NotebookNode) -> list[tuple[NotebookNode, ast.Module]]:
+    return [(cell, ast.parse(_MAGIC.sub(r"\1pass", cell.source), cell.id)) for cell in _cells(notebook, "code")]
 
 
-def _markdown(notebook: NotebookNode) -> list[NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+def _cells(notebook: NotebookNode, kind: str) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
 
 
 if __name__ == "__main__":

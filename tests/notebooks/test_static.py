@@ -11,24 +11,18 @@ from notebook_rules import check, exercise_calls, normal_form, prose
 from course_utils.exercises import all_exercises
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-@by_name
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_keeps_the_rules(path):
     notebook = nbformat.read(path, as_version=4)
     assert check(notebook, path.name) == []
     assert path.read_bytes() == normal_form(notebook).encode(), "call tests/notebooks/notebook_rules.py on it"
 
 
-@by_name
-def test_every_exercise_stands_in_its_notebook(path):
-    checked = {exercise_id for _, exercise_id in exercise_calls(nbformat.read(path, as_version=4), "check")}
-    assert checked == {exercise_id for exercise_id in all_exercises() if path.name.startswith(exercise_id[:2])}
-
-
-def test_there_is_a_notebook_for_every_exercise():
-    assert {exercise_id[:2] for exercise_id in all_exercises()} <= {path.name[:2] for path in NOTEBOOKS}
+def test_every_exercise_stands_in_a_notebook():
+    calls = [call for path in NOTEBOOKS for call in exercise_calls(nbformat.read(path, as_version=4), "check")]
+    assert {exercise_id for _, exercise_id in calls} == all_exercises().keys()
 
 
 def cell(notebook, cell_id):
@@ -54,30 +48,21 @@ def replace(cell_id, old, new):
 BROKEN = [
     (lambda notebook: notebook.update(nbformat_minor=4), "is not in format 4.5"),
     (change("setup", id="3f2a91bc"), "cell 3f2a91bc: the id says nothing"),
-    (change("setup", id="SetUp"), "cell SetUp: the id says nothing"),
     (lambda notebook: notebook.cells.append(cell(notebook, "recap")), "cell recap: 2 cells have this id"),
-    (change("title", source="No title"), "there are 0 headings of level 1"),
     (text("# Again"), "there are 2 headings of level 1"),
     (text("#### Deep"), "a heading skips a level"),
     (lambda notebook: notebook.cells.remove(cell(notebook, "cost")), "the required cells are"),
-    (lambda notebook: notebook.cells.insert(1, notebook.cells.pop(4)), "the required cells are"),
     (change("setup", cell_type="raw"), "the required cells are"),
     (lambda notebook: notebook.cells.insert(5, new_code_cell("x = 1", id="new-code")), "there is no picture"),
     (change("cost", source="1 GB, with a GPU too."), "cell cost: says nothing about time"),
-    (change("cost", source="One minute, with a GPU too."), "cell cost: says nothing about memory"),
-    (change("cost", source="One minute and 1 GB."), "cell cost: says nothing about GPU"),
     (change("recap", source="- One.\n- Two.\n\nNext: more."), "cell recap: lists 2 takeaways"),
     (change("recap", source="- One.\n- Two.\n- Three."), "cell recap: does not say what comes next"),
     (code("x = 1\n" * 26), "cell new-code: has 26 lines of code"),
-    (code(""), "cell new-code: has 0 lines of code"),
     (code("!pip install x"), "cell new-code: runs a shell or pip"),
-    (code("%pip install x"), "cell new-code: runs a shell or pip"),
-    (code("%%bash\npass"), "cell new-code: runs a shell or pip"),
     (replace("colab", "git+https://", "git+http://"), "cell colab: differs"),
     (text("![ ](x.svg)"), "cell new-text: an image has no alt text"),
     (text('<img src="x.png" alt="">'), "cell new-text: an image has no alt text"),
     (code("plots.bars({})"), "cell new-code: plots.bars(…) has no alt text"),
-    (code("plots.bars({}, alt=' ')"), "cell new-code: plots.bars(…) has no alt text"),
     (code("from course_utils.plots import bars"), "cell new-code: imports from plots"),
     (code("plt.show()"), "cell new-code: plt.show(…) has no alt text"),
     (code('check("00.pak", f)'), "there is no exercise '00.pak'"),
@@ -108,15 +93,11 @@ def test_the_normal_form_repairs_what_jupyter_adds():
     setup.execution_count, setup.outputs = 1, [nbformat.v4.new_output("stream", text="x")]
     setup.metadata.update({"collapsed": True})
     assert normal_form(notebook) == before
-    setup.metadata.update({"tags": ["keep"]})
-    assert '"keep"' in normal_form(notebook)
 
 
 def test_long_sentences_and_words_are_counted_in_prose_only():
     words = " ".join(["word"] * 20)
-    skipped = (
-        f"`{words}` {words}.\n\n| {words} | {words} |\n|---|---|\n\n```\n{words} simply\n```\n\n- {words}\n- {words}"
-    )
+    skipped = f"`{words}` {words}.\n\n| {words} | {words} |\n|---|---|\n\n```\n{words} simply\n```\n\n- {words}\n- x"
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     text(f"{skipped}\n\n[{words}](https://example.org/{'a/' * 30})\n\nCompare `a != b`.")(notebook)
     assert check(notebook, NOTEBOOKS[0].name) == []

@@ -3,7 +3,6 @@
 import difflib
 import doctest
 import inspect
-import statistics
 from collections import Counter
 
 import pytest
@@ -12,13 +11,7 @@ from hypothesis import strategies as st
 
 from course_utils.data.doctests import DIRECTIVE, SHORTEST, docstrings, doctest_document, example_blocks
 
-STATEMENTS = (
-    "x = 1",
-    "print('a\\nb')",
-    "for row in table:\n    if row:\n\n        print(row)",
-    "value = f(1,\n          2)",
-    "text = 'not a prompt: >>> x'",
-)
+STATEMENTS = ("x = 1", "for row in table:\n    if row:\n\n        print(row)", "text = 'not a prompt: >>> x'")
 PROSE = st.text(st.characters(categories=("L", "N", "Zs"), include_characters=".,:;()"), max_size=40)
 
 
@@ -45,17 +38,10 @@ def test_the_script_is_exactly_the_source_of_the_examples(functions):
     assert code_lines(doctest_document(source)) == (wanted if len(wanted) >= SHORTEST else [])
 
 
-@given(st.text())
-def test_any_text_gives_a_script_or_nothing(text):
-    assert isinstance(doctest_document(text), str)
-    assert isinstance(doctest_document(f"'''>>> {text}'''"), str)
-
-
-@pytest.mark.parametrize("module", [difflib, statistics])
-def test_real_modules_agree_with_doctests_own_finder(module):
-    tests = doctest.DocTestFinder().find(module)
+def test_a_real_module_agrees_with_doctests_own_finder():
+    tests = doctest.DocTestFinder().find(difflib)
     theirs = Counter(DIRECTIVE.sub("", line) for t in tests for e in t.examples for line in e.source.splitlines())
-    blocks = [block for text in docstrings(inspect.getsource(module)) for block in example_blocks(text)]
+    blocks = [block for text in docstrings(inspect.getsource(difflib)) for block in example_blocks(text)]
     assert Counter(line for block in blocks for line in block.splitlines()) == theirs
 
 
@@ -77,12 +63,9 @@ def test_imports_that_the_examples_take_for_granted_stand_above_them():
     assert doctest_document(source).split("\n")[:4] == ["import numpy as np", "import pandas as pd", "", lines[0]]
 
 
-@pytest.mark.parametrize(
-    "code",
-    ["def broken(:\n", "\0", "x = " + "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1", "type N = int\n"],
-    ids=["syntax error", "null byte", "too many parentheses", "too deep", "newer than the oldest Python"],
-)
-def test_a_module_that_cannot_be_parsed_has_no_examples(code):
+def test_a_module_that_cannot_be_parsed_has_no_examples():
     examples = "def good():\n    '''G.\n\n" + "".join(f"    >>> x{i} = {i}\n" for i in range(6)) + "    '''\n"
     assert code_lines(doctest_document(examples)) == [f"x{i} = {i}" for i in range(6)]
-    assert doctest_document(examples + code) == ""
+    newer, too_deep = "type N = int\n", "x = " + "-" * 100_000 + "1"
+    for code in ("def broken(:\n", "\0", "x = " + "(" * 5000 + ")" * 5000, too_deep, newer):
+        assert doctest_document(examples + code) == ""

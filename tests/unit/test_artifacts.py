@@ -4,7 +4,6 @@ import contextlib
 import json
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -83,14 +82,22 @@ def test_an_artifact_depends_on_code_libraries_and_its_own_inputs_only(profile, 
     assert folders["vocabulary"][1] != folders["nothing"][1]
 
 
-def test_changed_own_code_gives_a_new_corpus(own_code, monkeypatch, tmp_path):
+def test_changed_own_code_gives_a_new_corpus_also_in_a_folder_of_links(own_code, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
     shutil.copytree(own_code, tmp_path / "copy", symlinks=True)
-    mine = get_profile("tiny", code_corpus=str(tmp_path / "copy"))
-    first = artifacts.code_corpus(mine)
-    assert artifacts.code_corpus(mine) == first
-    (tmp_path / "copy" / "pandas" / "more.py").write_text("import pandas as pd\n", encoding="utf-8")
-    assert artifacts.code_corpus(mine) != first
+    (tmp_path / "links").mkdir()
+    for repository in (tmp_path / "copy").iterdir():
+        (tmp_path / "links" / repository.name).symlink_to(repository, target_is_directory=True)
+    mine, pandas_code = get_profile("tiny", code_corpus=str(tmp_path / "links")), tmp_path / "copy" / "pandas"
+    found = [artifacts.code_corpus(mine)]
+    for name in ("prices.csv", "venv/alien.py"):  # not read, so not part of the key
+        (pandas_code / name).parent.mkdir(exist_ok=True)
+        (pandas_code / name).write_text("x = 1\n", encoding="utf-8")
+        assert artifacts.code_corpus(mine) == found[0]
+    for name in ("more.py", "plotting/__init__.py"):
+        (pandas_code / name).write_text("import pandas as pd\n", encoding="utf-8")
+        found.append(artifacts.code_corpus(mine))
+    assert len({location.path for location in found}) == 3
 
 
 def test_a_training_repeated_because_of_code_is_announced(profile, monkeypatch, capsys):
@@ -132,8 +139,7 @@ def test_without_network_and_archives_installed_packages_are_used_and_a_message_
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nobody listens there
     monkeypatch.setattr(sources, "ATTEMPTS", 1, raising=False)
-    few = partial(corpus.build_from_environment, packages={"train": ["pandas"], "validation": ["datasets"]})
-    monkeypatch.setattr(corpus, "build_from_environment", few)
+    monkeypatch.setattr(corpus, "INSTALLED", {"train": ["pandas"], "validation": ["datasets"]})
     train = artifacts.code_corpus(get_profile("tiny")).load("train")
     assert "installed on this machine serve" in capsys.readouterr().out
     assert set(train["repo_name"][:]) == {"pandas"}

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import importlib
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -26,6 +27,7 @@ NAMES = {
     "models.causal": "model_size",
     "models.decoding": "text_to_token_ids token_ids_to_text generate_text",
     "models.generation": "first_block complete_code",
+    "models.gpt2_weights": "config_from_gpt2 load_gpt2_weights save_gpt2",
     "models.gpt": "MultiHeadAttention LayerNorm GELU FeedForward TransformerBlock GPTModel GPT_CONFIG_124M",
     "training.finetuning": "tokenize_function",
     "training.heldout": "evaluate",
@@ -60,10 +62,10 @@ VARIABLES = (
 # A module imports from its own row and from those above.
 LAYERS = (
     {"cache", "profiles", "plots"},
-    {"environment", "data"},
+    {"data"},
     {"sandbox", "models"},
     {"evaluation"},
-    {"training"},
+    {"environment", "training"},
     {"artifacts"},
     {"exercises", "exercise_catalog", "counterexamples"},
     {"train", "finetune", "demo", "runner", "__main__"},
@@ -128,3 +130,15 @@ def test_every_module_is_in_the_map():
     named = {name.split("/")[-1] for name in re.findall(r"`([\w/]+)`", text)}
     listed = {name for name, path in ((path.stem, path) for path in MODULES.values()) if name != "__init__"}
     assert listed - named - {path.stem for path in PACKAGE.glob("exercise*/*.py")} <= {"counterexamples"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_imports_at_most_eight_course_modules(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code" and c["id"] != "colab")
+    used = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "course_utils":
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            used |= {name if name in MODULES else node.module for name in names}
+    assert 1 <= len(used) <= 8, sorted(used)

@@ -8,64 +8,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils.models.causal import count_parameters
-from course_utils.models.gpt import GELU, GPT_CONFIG_124M, GPTModel, KVCache
+from course_utils.models.gpt import GPT_CONFIG_124M, GPTModel, KVCache
 
 TINY = {"vocab_size": 31, "context_length": 12, "emb_dim": 16, "n_heads": 4, "n_layers": 3, "drop_rate": 0.0,
         "qkv_bias": True}  # fmt: skip
 
 
-def tiny(seed=0, **changes):
+def tiny(**changes):
     """A small model with weights large enough that every part of it matters."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = GPTModel(TINY | changes)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
-@pytest.mark.parametrize(
-    ("changes", "parameters"),
-    [
-        ({}, 124_439_808),  # GPT-2 small
-        ({"qkv_bias": False}, 124_412_160),
-        ({"tie_weights": False}, 163_037_184),
-        ({"tie_weights": False, "qkv_bias": False}, 163_009_536),  # the tutorial's model
-        ({"tie_weights": False, "qkv_bias": False, "context_length": 256}, 162_419_712),  # as the tutorial trains it
-    ],
-)
-def test_sizes_are_exact(changes, parameters):
+def test_sizes_are_exact():
+    tutorial = GPT_CONFIG_124M | {"tie_weights": False, "qkv_bias": False}
     with torch.device("meta"):
-        assert count_parameters(GPTModel(GPT_CONFIG_124M | changes)) == parameters
-
-
-def test_a_tied_head_is_one_tensor_by_default():
-    tied, untied = tiny(), tiny(tie_weights=False)
-    assert tied.out_head.weight is tied.tok_emb.weight
-    assert count_parameters(untied) - count_parameters(tied) == 31 * 16
-
-
-def test_gelu_is_the_formula_with_tanh():
-    x = torch.linspace(-6, 6, 2001)
-    formula = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    torch.testing.assert_close(GELU()(x), formula, rtol=1e-5, atol=1e-6)  # the exact one differs by up to 0.0005
-
-
-def test_no_token_sees_a_later_one():
-    model = tiny()
-    ids = torch.randint(31, (2, 10))
-    changed = ids.clone()
-    changed[:, 6:] = (changed[:, 6:] + 1) % 31
-    before, after = model(ids), model(changed)
-    torch.testing.assert_close(before[:, :6], after[:, :6])
-    assert not torch.isclose(before[:, 6:], after[:, 6:]).all(-1).any()
+        assert count_parameters(GPTModel(GPT_CONFIG_124M)) == 124_439_808
+        assert count_parameters(GPTModel(tutorial)) == 163_009_536
+        assert count_parameters(GPTModel(tutorial | {"context_length": 256})) == 162_419_712  # as it is trained there
 
 
 def test_initial_weights_are_gpt2s():
     torch.manual_seed(0)
     model = GPTModel(TINY | {"emb_dim": 128, "vocab_size": 500, "n_layers": 8})
-    ids = torch.randint(500, (4, 12))
-    loss = torch.nn.functional.cross_entropy(model(ids).flatten(0, 1), torch.randint(500, (48,)))
-    assert loss.item() == pytest.approx(math.log(500), abs=0.1)  # every token about equally likely
     for name, parameter in model.named_parameters():
         if name.endswith(("out_proj.weight", "ff.2.weight")):
             assert parameter.std().item() == pytest.approx(0.02 / math.sqrt(2 * 8), rel=0.05)
@@ -100,17 +68,7 @@ def test_cache_gives_the_same_logits_however_the_text_is_cut(parts, inverse):
 
 
 @torch.no_grad()
-def test_cache_rows_can_be_dropped_and_repeated():
-    model, ids, rows = tiny(), torch.randint(31, (3, 6)), torch.tensor([2, 0, 0, 2])
-    cache = KVCache(model.cfg)
-    model(ids, cache)
-    cache.reorder(rows)
-    new = torch.randint(31, (4, 2))
-    torch.testing.assert_close(model(new, cache), model(torch.cat([ids[rows], new], 1))[:, -2:], rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_too_long_a_text_is_refused_with_and_without_cache():
+def test_too_long_a_text_and_wrong_configurations_are_refused():
     model = tiny()
     with pytest.raises(ValueError, match=r"13 tokens do not fit: the context is 12\. Cut them, idx\[:, -12:\]"):
         model(torch.zeros(1, 13, dtype=torch.long))
@@ -118,23 +76,7 @@ def test_too_long_a_text_is_refused_with_and_without_cache():
     model(torch.zeros(1, 7, dtype=torch.long), cache)
     with pytest.raises(ValueError, match="9 tokens do not fit: the context is 8"):
         model(torch.zeros(1, 2, dtype=torch.long), cache)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"n_heads": 3}, "n_heads is 3; it must divide emb_dim, 16"),
-        ({"tie_weigths": False}, "does not know tie_weigths"),
-    ],
-)
-def test_wrong_configurations_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        GPTModel(TINY | changes)
-    with pytest.raises(ValueError, match="lacks or does not know n_layers"):
-        GPTModel({key: value for key, value in TINY.items() if key != "n_layers"})
-
-
-def test_gradients_reach_every_parameter():
-    model = tiny(tie_weights=False).train()
-    model(torch.randint(31, (2, 12))).square().mean().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    with pytest.raises(ValueError, match="n_heads is 3; it must divide emb_dim, 16"):
+        GPTModel(TINY | {"n_heads": 3})
+    with pytest.raises(ValueError, match="lacks or does not know n_layers, tie_weigths"):
+        GPTModel({key: value for key, value in TINY.items() if key != "n_layers"} | {"tie_weigths": False})

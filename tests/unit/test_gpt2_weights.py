@@ -5,13 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel, GPT2Model
+from transformers import GPT2LMHeadModel
 
-from course_utils.models.causal import build_causal_lm, gpt2_config
-from course_utils.models.decoding import generate_text
+from course_utils.models.causal import gpt2_config
 from course_utils.models.gpt import GPTModel
 from course_utils.models.gpt2_weights import config_from_gpt2, load_gpt2_weights, save_gpt2
-from course_utils.profiles import get_profile
 
 SIZES = [(61, 16, 1, 8, 1), (97, 24, 3, 24, 4), (300, 48, 2, 64, 8)]  # vocabulary, context, blocks, width, heads
 
@@ -19,6 +17,7 @@ SIZES = [(61, 16, 1, 8, 1), (97, 24, 3, 24, 4), (300, 48, 2, 64, 8)]  # vocabula
 @torch.no_grad()
 def randomise(model):
     """Large weights, so that every part matters to the logits; scales of norms around 1."""
+    torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         is_scale = "scale" in name or ("ln_" in name and name.endswith("weight"))
         torch.nn.init.normal_(parameter, mean=float(is_scale), std=0.1)
@@ -26,7 +25,6 @@ def randomise(model):
 
 
 def library_model(size=SIZES[1], **options):
-    torch.manual_seed(0)
     return randomise(GPT2LMHeadModel(gpt2_config(*size, **options)))
 
 
@@ -38,8 +36,8 @@ def loaded(location, **changes):
 
 @torch.no_grad()
 def assert_same_logits(ours, theirs):
-    cfg = ours.cfg
-    ids = torch.randint(cfg["vocab_size"], (3, cfg["context_length"]), generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    ids = torch.randint(ours.cfg["vocab_size"], (3, ours.cfg["context_length"]))
     expected = theirs(ids).logits
     assert expected.std() > 0.2  # weights that matter
     torch.testing.assert_close(ours(ids), expected, rtol=0, atol=1e-4)
@@ -61,7 +59,6 @@ def test_logits_are_the_librarys_in_both_directions(size, tied, inverse, tmp_pat
 
 def test_a_model_without_qkv_bias_is_written_with_zeros(tmp_path):
     library_model().save_pretrained(tmp_path / "theirs")
-    torch.manual_seed(0)
     ours = randomise(GPTModel(config_from_gpt2(tmp_path / "theirs") | {"qkv_bias": False}))
     save_gpt2(ours, tmp_path / "ours")
     assert_same_logits(ours, GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval())
@@ -69,18 +66,14 @@ def test_a_model_without_qkv_bias_is_written_with_zeros(tmp_path):
 
 def test_other_names_stored_masks_half_precision_and_an_untied_copy_are_read(tmp_path):
     theirs = library_model()
-    bare = GPT2Model(theirs.config)
-    bare.load_state_dict(theirs.transformer.state_dict())
-    bare.save_pretrained(tmp_path / "bare")  # names without "transformer.", as in the files published with GPT-2
+    theirs.transformer.save_pretrained(tmp_path / "bare")  # names without "transformer.", as GPT-2 was published
     masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 24, 24) for i in range(3)}
     file = tmp_path / "bare" / "model.safetensors"
     save_file(load_file(file) | masks, file, {"format": "pt"})
     assert_same_logits(loaded(tmp_path / "bare"), theirs)
     assert_same_logits(loaded(tmp_path / "bare", tie_weights=False), theirs)
     theirs.bfloat16().save_pretrained(tmp_path / "half")
-    ours = loaded(tmp_path / "half")
-    assert next(ours.parameters()).dtype == torch.float32
-    assert_same_logits(ours, theirs.float())
+    assert_same_logits(loaded(tmp_path / "half"), theirs.float())
 
 
 @pytest.mark.parametrize(
@@ -93,9 +86,7 @@ def test_other_names_stored_masks_half_precision_and_an_untied_copy_are_read(tmp
         ({"layer_norm_epsilon": 1e-6}, {}, "layer_norm_epsilon 1e-06"),
         ({"scale_attn_weights": False}, {}, "scale_attn_weights False"),
         ({}, {"n_layers": 2}, "Unexpected key"),
-        ({}, {"n_layers": 4}, "Missing key"),
         ({}, {"qkv_bias": False}, "Unexpected key"),
-        ({}, {"vocab_size": 98}, "size mismatch for tok_emb.weight"),
     ],
 )
 def test_a_checkpoint_that_would_give_other_logits_is_refused(config, changes, message, tmp_path):
@@ -122,14 +113,3 @@ def test_a_pickle_is_never_opened(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         loaded(tmp_path)
-
-
-@torch.no_grad()
-def test_the_courses_own_model_completes_the_same_text(code_tokenizer, tmp_path):
-    library = build_causal_lm(get_profile("tiny"), code_tokenizer, scale_attn_by_inverse_layer_idx=True).eval()
-    for parameter in library.parameters():
-        parameter.mul_(3)
-    library.save_pretrained(tmp_path)
-    ids = torch.tensor([code_tokenizer.encode("import numpy as np\n\nx = ")])
-    theirs = library.generate(ids, max_new_tokens=20, do_sample=False, num_beams=1, eos_token_id=None)
-    assert torch.equal(generate_text(loaded(tmp_path), ids, 20, 128), theirs)

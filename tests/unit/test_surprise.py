@@ -106,7 +106,7 @@ def test_no_text_and_another_models_tokenizer_are_refused(model, session_tokeniz
     with pytest.raises(ValueError, match="there are no tokens"):
         token_surprise(model, session_tokenizer, "")
     small = GPT2LMHeadModel(type(model.config)(vocab_size=10, n_embd=8, n_layer=1, n_head=1))
-    with pytest.raises(ValueError, match=r"made the id \d+, but the model knows only 10 tokens"):
+    with pytest.raises(ValueError, match=r"made the id \d+, but the model has only 10 tokens"):
         token_surprise(small, session_tokenizer, "import")
 
 
