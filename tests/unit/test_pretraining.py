@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel, Trainer
+from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel
 
 from course_utils.environment import choose_precision
 from course_utils.models.causal import gpt2_config
@@ -77,15 +77,15 @@ def test_trainer_loss_equals_the_mean_over_all_tokens_for_an_incomplete_last_bat
     with torch.inference_mode():
         logits = model(ids).logits[:, :-1].float()
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").mean(1)  # (N,)
-    exact, of_batches = losses.mean().item(), torch.stack([part.mean() for part in losses.split(4)]).mean().item()
+    exact, of_batches = losses.mean().item(), sum(part.mean().item() for part in losses.split(4)) / 3
     tolerance = 1e-2 if choose_precision().name == "bf16" else 1e-5
     assert abs(of_batches / exact - 1) > 2 * tolerance  # what the tutorials print would be noticed
     assert reported == pytest.approx(exact, rel=tolerance)
 
 
-def test_arguments_precision_of_the_device_schedule_to_zero_and_a_data_seed(make, tmp_path):
+def test_arguments_precision_of_the_device_and_schedule_to_zero(make, tmp_path):
     trainer = make(tmp_path)
-    assert (trainer.args.bf16, trainer.args.fp16) == tuple(choose_precision().trainer_flags.values())
+    assert {"bf16": trainer.args.bf16, "fp16": trainer.args.fp16} == choose_precision().trainer_flags
     assert not (trainer.args.fp16 and trainer.args.device.type == "cpu")  # silently ignored there
     assert trainer.args.data_seed == trainer.args.seed
     trainer.train()
@@ -96,8 +96,6 @@ def test_arguments_precision_of_the_device_schedule_to_zero_and_a_data_seed(make
 def test_the_warm_up_is_at_most_half_of_the_training(profile, tmp_path, steps, warmup, expected):
     profile = replace(profile, train_steps=steps, warmup_steps=warmup)  # a pass has 80 / 4 = 20 steps
     assert pretraining.training_arguments(profile, tmp_path, rows=80).warmup_steps == expected
-    for preset in PROFILES.values():
-        assert pretraining.training_arguments(preset, tmp_path, rows=10**7).warmup_steps == preset.warmup_steps
 
 
 @pytest.mark.parametrize("ours", PROFILES.values(), ids=PROFILES)
@@ -110,9 +108,7 @@ def test_tutorial_settings_see_the_same_tokens(ours):
     assert theirs == ours or ours.name != "full"
 
 
-def test_too_little_data_long_sequences_and_padding_with_the_end_of_text_are_refused(
-    profile, code_tokenizer, data, tmp_path
-):
+def test_too_few_or_long_rows_and_end_of_text_as_padding_are_refused(profile, code_tokenizer, data, tmp_path):
     few, short = replace(data, train=data.train.select(range(3))), replace(profile, context_length=CONTEXT - 1)
     with pytest.raises(ValueError, match="3 training and 10 held-out rows are too few for steps of 4 rows"):
         pretraining.make_trainer(profile, code_tokenizer, few, tmp_path)
@@ -123,26 +119,23 @@ def test_too_little_data_long_sequences_and_padding_with_the_end_of_text_are_ref
         pretraining.make_trainer(profile, code_tokenizer, data, tmp_path)
 
 
-def probability_of_stopping(tokenizer, tmp_path) -> float:
+def probability_of_stopping(tokenizer):
     """Train a small model on one short document, padded; return P(end of text) where the document ends."""
     torch.manual_seed(0)
-    document = tokenizer("import pandas as pd\n")["input_ids"]
-    rows = [{"input_ids": [*document, tokenizer.eos_token_id]}, {"input_ids": [*document[2:], tokenizer.eos_token_id]}]
-    collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
-    own_pad = tokenizer.pad_token_id != tokenizer.eos_token_id
-    assert (collator(rows)["labels"] == tokenizer.eos_token_id).sum() == (2 if own_pad else 0)
+    document, end = tokenizer("import pandas as pd\n")["input_ids"], tokenizer.eos_token_id
+    rows = [{"input_ids": [*document, end]}, {"input_ids": [*document[2:], end]}]
+    batch = DataCollatorForLanguageModeling(tokenizer, mlm=False)(rows)
     model = GPT2LMHeadModel(gpt2_config(len(tokenizer), 32, 1, 32, 2, 0.0))
-    settings = get_profile("tiny", batch_size=2, train_steps=200, warmup_steps=0, learning_rate=1e-2)
-    args = pretraining.training_arguments(settings, tmp_path, rows=8)
-    args.eval_strategy, args.eval_on_start, args.save_strategy, args.disable_tqdm = "no", False, "no", True
-    Trainer(model=model, args=args, train_dataset=Dataset.from_list(rows * 4), data_collator=collator).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(200):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
     with torch.inference_mode():
-        return model.eval()(torch.tensor([document])).logits[0, -1].softmax(-1)[tokenizer.eos_token_id].item()
+        return model.eval()(torch.tensor([document])).logits[0, -1].softmax(-1)[end].item()
 
 
-def test_a_model_trained_with_a_pad_token_of_its_own_learns_to_stop(code_tokenizer, tmp_path):
-    with_own_pad = probability_of_stopping(code_tokenizer, tmp_path / "ours")
+def test_a_model_trained_with_a_pad_token_of_its_own_learns_to_stop(code_tokenizer):
+    assert probability_of_stopping(code_tokenizer) > 0.9
     code_tokenizer.pad_token = code_tokenizer.eos_token
-    with_eos_as_pad = probability_of_stopping(code_tokenizer, tmp_path / "theirs")
-    assert with_own_pad > 0.9
-    assert with_eos_as_pad < 0.05
+    assert probability_of_stopping(code_tokenizer) < 0.05
