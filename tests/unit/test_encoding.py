@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from course_utils.data.encoding import Encoder
-from course_utils.data.tokenization import batch_iterator, train_code_tokenizer, word_tokenizer
+from course_utils.data.tokenization import word_tokenizer
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 # White space of several kinds, contractions, letters and digits of several scripts, and the control tokens' characters.
@@ -52,9 +52,8 @@ def check_same(tokenizer, texts, fast=None, encoder=None):
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    files = islice(read_files(sklearn), 150)
-    return train_code_tokenizer(batch_iterator({"content": text} for text in files), 2000)
+def tokenizer(session_tokenizer):
+    return session_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +78,8 @@ def test_letters_digits_and_spaces_are_the_same_characters_for_both_libraries():
     lead = [character for character in BYTES if character not in "a1!"]
     tokenizer = bpe([(kind, character) for kind in "a1!" for character in lead])
     uniform = [range(0x3400, 0xA000), range(0xAC00, 0xD7A0), range(0xE000, 0xF900), range(0x20000, 0x34000)]
-    numbers = [n for n in range(0x34000) if n not in range(0xD800, 0xE000)]
-    numbers = [n for n in numbers if n % 64 == 0 or not any(n in block for block in uniform)]
+    numbers = [n for n in range(0x34000) if n % 64 == 0 or not any(n in block for block in uniform)]
+    numbers = [n for n in numbers if n not in range(0xD800, 0xE000)]
     texts = ["".join(f"a{chr(n)}1{chr(n)}!{chr(n)}\n" for n in numbers[i::40]) for i in range(40)]
     check_same(tokenizer, texts, fast=True)
 
@@ -142,15 +141,11 @@ def test_other_kinds_of_tokenizer_go_through_the_library(tokenizer, kind):
     check_same(OTHERS[kind](tokenizer), ["import Pandas as pd  # 2024", "", "ab 12\n\n  x"], fast=False)
 
 
-def test_truncation_that_somebody_switched_on_cuts_nothing(tokenizer):
-    for start in (pickle.loads(pickle.dumps(tokenizer)), word_tokenizer(["a b c d"], 100)):
-        start("a b c d", truncation=True, max_length=2)
-        assert len(Encoder(start).encode_batch(text for text in ["a b c d"])[0]) == 4
-
-
-def test_encoders_can_be_pickled(tokenizer):
-    for source in (tokenizer, word_tokenizer(["x y"], 100)):
+def test_encoders_can_be_pickled_and_truncation_that_somebody_switched_on_cuts_nothing(tokenizer):
+    for source in (pickle.loads(pickle.dumps(tokenizer)), word_tokenizer(["a b c d"], 100)):
         check_same(source, ["x = '<|endoftext|>'", "y" * 10], encoder=pickle.loads(pickle.dumps(Encoder(source))))
+        source("a b c d", truncation=True, max_length=2)
+        assert len(Encoder(source).encode_batch(text for text in ["a b c d"])[0]) == 4
 
 
 @pytest.mark.parametrize("filler", [" ", "\n", "a", "^", "x = 1; "])

@@ -63,9 +63,7 @@ def tutorials_loop(dataset, keywords) -> list[dict]:
 # --- one string -----------------------------------------------------------------------------------------------------
 
 IMPORTS = [
-    "import pandas",
     "import pandas.io.common",
-    "import numpy as np, pandas",
     "import os, sys , pandas.io as io",
     "from pandas.api.types import (is_list_like,\n    is_scalar)",
     "try:\r\n\timport pandas\r\nexcept ImportError:\r\n\tpandas = None",
@@ -74,17 +72,8 @@ IMPORTS = [
     "x = 1\n\x0cimport pandas",
 ]
 OTHERS = [
-    "",
-    "# expandas",
-    "# import pandas",
     "import numpy  # not , pandas",
-    "import pandas_datareader",
-    "import numpy as pandas",
-    "from . import pandas",
-    "from .pandas import frame",
-    "import geo.pandas",
     'def f():\n    """Example:\n\n    import pandas\n    """',
-    "print('import pandas')",
 ]
 
 

@@ -15,16 +15,8 @@ from tokenizers import Tokenizer, models
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
-from course_utils.data.packing import (
-    ConstantLengthDataset,
-    make_chunker,
-    pack,
-    pack_dataset,
-    share_documents_lost,
-    share_lost,
-    share_lost_by_packing,
-)
-from course_utils.data.tokenization import batch_iterator, byte_tokenizer, train_code_tokenizer
+from course_utils.data import packing
+from course_utils.data.tokenization import byte_tokenizer
 
 # More workers than this machine has processors are meant here.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -47,13 +39,14 @@ def data(texts):
 
 
 @pytest.fixture(scope="module")
-def tokenizer(data):
-    return train_code_tokenizer(batch_iterator(data), 700)
+def tokenizer(session_tokenizer):
+    return session_tokenizer
 
 
 @pytest.fixture(scope="module")
 def make(tokenizer):
-    return partial(ConstantLengthDataset, tokenizer, seq_length=LENGTH, num_of_sequences=20, chars_per_token=2.0)
+    options = {"seq_length": LENGTH, "num_of_sequences": 20, "chars_per_token": 2.0}
+    return partial(packing.ConstantLengthDataset, tokenizer, **options)
 
 
 def joined(tokenizer, texts):
@@ -83,25 +76,25 @@ def source_of(data, kind):
 @given(texts=DOCUMENTS, length=LENGTHS)
 @example(texts=["x = '<|endoftext|>'"], length=4)
 def test_chunks_are_the_full_cuts_of_every_document_without_an_end(texts, length):
-    chunks = make_chunker(BYTES, length)({"content": texts})["input_ids"]
+    chunks = packing.make_chunker(BYTES, length)({"content": texts})["input_ids"]
     documents = BYTES(texts, split_special_tokens=True).input_ids
     counts = [len(ids) for ids in documents]
     assert [tuple(ids) for ids in chunks] == [row for ids in documents for row in cut(ids, length)]
     assert BYTES.eos_token_id not in chain(*chunks)
     if sum(counts):
-        assert share_lost(counts, length) == pytest.approx(1 - sum(map(len, chunks)) / sum(counts))
+        assert packing.share_lost(counts, length) == pytest.approx(1 - sum(map(len, chunks)) / sum(counts))
 
 
 def test_a_forgotten_batched_is_refused_where_it_would_lose_the_corpus(data, tokenizer):
     with pytest.raises(ValueError, match="batched=True"):
-        data.map(make_chunker(tokenizer, 32), remove_columns=data.column_names)
+        data.map(packing.make_chunker(tokenizer, 32), remove_columns=data.column_names)
 
 
 def test_the_tokens_lost_are_counted_as_the_lesson_shows():
     counts = [300, 100, 128]
-    assert share_lost(counts, 128) == (44 + 100) / 528
-    assert share_documents_lost(counts, 128) == 1 / 3
-    assert share_lost_by_packing(counts, 128) == (528 + 3) % 128 / (528 + 3)
+    assert packing.share_lost(counts, 128) == (44 + 100) / 528
+    assert packing.share_documents_lost(counts, 128) == 1 / 3
+    assert packing.share_lost_by_packing(counts, 128) == (528 + 3) % 128 / (528 + 3)
 
 
 # --- packs ----------------------------------------------------------------------------------------------------------
@@ -112,14 +105,14 @@ def test_packing_in_any_number_of_calls_conserves_every_token_in_order(documents
     cuts = sorted(data.draw(st.lists(st.integers(0, len(documents)), max_size=4)))
     parts, left = [], ()
     for start, end in zip([0, *cuts], [*cuts, len(documents)], strict=True):
-        rows, left = pack(documents[start:end], 0, length, carry=left)
+        rows, left = packing.pack(documents[start:end], 0, length, carry=left)
         assert (rows.shape[1], rows.dtype) == (length, np.int32)
         parts.append(rows)
     expected = [token for ids in documents for token in [*ids, 0]]
     assert np.concatenate(parts).reshape(-1).tolist() + left.tolist() == expected
     assert len(left) < length
     if documents:
-        assert share_lost_by_packing([len(ids) for ids in documents], length) == len(left) / len(expected)
+        assert packing.share_lost_by_packing([len(ids) for ids in documents], length) == len(left) / len(expected)
 
 
 @settings(max_examples=40)
@@ -130,19 +123,19 @@ def test_a_packed_data_set_conserves_every_token(tmp_path_factory, texts, length
     source = data.to_iterable_dataset() if stream else data
     if len(expected) < length:
         with pytest.raises(ValueError, match="do not fill one sequence"):
-            pack_dataset(source, BYTES, length, path)
+            packing.pack_dataset(source, BYTES, length, path)
         assert list(path.parent.iterdir()) == []
         return
-    packed = pack_dataset(source, BYTES, length, path)
+    packed = packing.pack_dataset(source, BYTES, length, path)
     assert [tuple(row) for row in packed.dataset["input_ids"][:]] == cut(expected, length)
     assert packed.tokens_lost == len(expected) - len(packed.dataset) * length < length
     text_bytes = sum(len(text.encode()) for text in texts)
-    assert (packed.tokens, packed.documents, packed.text_bytes) == (len(expected), len(texts), text_bytes)
+    assert (packed.tokens, packed.text_bytes) == (len(expected), text_bytes)
     assert Dataset.from_file(str(path))[:] == packed.dataset[:]
 
 
 def test_packed_data_become_the_tensors_a_model_takes(data, texts, tokenizer, tmp_path):
-    packed = pack_dataset(data, tokenizer, 64, tmp_path / "p.arrow").dataset
+    packed = packing.pack_dataset(data, tokenizer, 64, tmp_path / "p.arrow").dataset
     assert [tuple(row) for row in packed["input_ids"][:]] == cut(joined(tokenizer, texts), 64)
     assert packed.features["input_ids"].feature.dtype == "uint16"
     collate = DataCollatorForLanguageModeling(tokenizer, mlm=False)
@@ -156,7 +149,7 @@ def test_packed_data_become_the_tensors_a_model_takes(data, texts, tokenizer, tm
 def test_ids_beyond_65_535_are_packed_whole_even_with_few_tokens(tmp_path):
     model = models.WordLevel({"a": 70_000, "b": 1, "</s>": 2}, unk_token="b")
     gaps = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), eos_token="</s>")
-    packed = pack_dataset([{"content": "a"}], gaps, 2, tmp_path / "p.arrow").dataset
+    packed = packing.pack_dataset([{"content": "a"}], gaps, 2, tmp_path / "p.arrow").dataset
     assert packed[0]["input_ids"] == [70_000, 2]
 
 
@@ -164,23 +157,13 @@ def test_ids_beyond_65_535_are_packed_whole_even_with_few_tokens(tmp_path):
 
 
 @settings(max_examples=60)
-@given(
-    texts=DOCUMENTS,
-    length=LENGTHS,
-    processes=st.integers(1, 3),
-    workers=st.integers(1, 3),
-    sequences=st.integers(1, 5),
-    kind=st.sampled_from(["map-style", "one", "rows"]),
-    shuffle=st.booleans(),
-)
-def test_every_token_comes_exactly_once_for_workers_times_processes(
-    texts, length, processes, workers, sequences, kind, shuffle
-):
+@given(DOCUMENTS, LENGTHS, *[st.integers(1, 3)] * 3, st.sampled_from(["map-style", "one", "rows"]), st.booleans())
+def test_every_token_comes_once_for_all_workers(texts, length, processes, workers, sequences, kind, shuffle):
     source, got, data = None, [], Dataset.from_dict({"content": texts})
     for process in range(processes):
         for worker in range(workers):
             source = ({"content": text} for text in texts) if kind == "rows" else source or source_of(data, kind)
-            dataset = ConstantLengthDataset(
+            dataset = packing.ConstantLengthDataset(
                 BYTES, source, False, 1 if shuffle else length, sequences,
                 shuffle=shuffle, process_index=process, num_processes=processes,
             )  # fmt: skip
@@ -233,7 +216,7 @@ def test_the_epoch_and_the_seed_decide_the_order_also_in_living_workers(data, ma
 @settings(max_examples=30)
 @given(texts=DOCUMENTS, length=LENGTHS, wanted=st.integers(0, 40))
 def test_infinite_passes_repeat_the_documents_without_a_gap(texts, length, wanted):
-    dataset = ConstantLengthDataset(BYTES, Dataset.from_dict({"content": texts}), True, length, 2)
+    dataset = packing.ConstantLengthDataset(BYTES, Dataset.from_dict({"content": texts}), True, length, 2)
     tokens = [t for row in islice(dataset, wanted) for t in row["input_ids"].tolist()]
     once = joined(BYTES, texts)
     assert tokens == (once * (wanted * length // len(once) + 1))[: wanted * length]

@@ -105,7 +105,7 @@ def saved(folder, train=None, **splits):
     [
         ({"sentence2": None}, r"has the columns .*; it needs label, and sentence1 and sentence2"),
         ({"label": None}, "it needs label"),
-        ({"label": [1, 2]}, r"the split 'train' of .* has the labels \[1, 2\]; allowed are the numbers \[0, 1\]"),
+        ({"label": [1, 2]}, r"the split 'train' of .* has the labels \[1, 2\]; allowed are \[0, 1\]"),
         ({"label": [1, -1]}, r"has the labels \[-1, 1\]"),
         ({"label": ["0", "1"]}, r"has the labels \['0', '1'\]; allowed .*dataset\.map"),
         ({"label": [0.5, 1.0]}, r"has the labels \[0\.5, 1\.0\]"),

@@ -8,13 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_utils.data.sliding_windows import (
-    GPTDatasetV1,
-    check_token_counts,
-    create_dataloader_v1,
-    load_text,
-    split_text,
-)
+from course_utils.data import sliding_windows
 
 
 class Characters:
@@ -33,13 +27,11 @@ def test_windows_are_those_of_the_plain_loop(length, max_length, stride):
     starts = range(0, len(tokens) - max_length, stride)
     if not starts:
         with pytest.raises(ValueError, match=f"the text has {length} tokens"):
-            GPTDatasetV1(TEXT[:length], Characters(), max_length, stride)
+            sliding_windows.GPTDatasetV1(TEXT[:length], Characters(), max_length, stride)
         return
-    dataset = GPTDatasetV1(TEXT[:length], Characters(), max_length, stride)
+    dataset = sliding_windows.GPTDatasetV1(TEXT[:length], Characters(), max_length, stride)
     expected = [(tokens[i : i + max_length], tokens[i + 1 : i + max_length + 1]) for i in starts]
-    assert [
-        (inputs.tolist(), targets.tolist()) for inputs, targets in map(dataset.__getitem__, range(len(dataset)))
-    ] == expected
+    assert [tuple(part.tolist() for part in dataset[i]) for i in range(len(dataset))] == expected
     storage = dataset.tokens.untyped_storage().data_ptr()  # overlapping windows cost no memory
     assert {part.untyped_storage().data_ptr() for part in dataset[len(dataset) - 1]} == {storage}
 
@@ -47,9 +39,8 @@ def test_windows_are_those_of_the_plain_loop(length, max_length, stride):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_has_every_window_once_in_an_order_of_its_seed(workers):
     def starts(seed):
-        loader = create_dataloader_v1(
-            TEXT, 4, 8, 8, drop_last=False, num_workers=workers, tokenizer=Characters(), seed=seed
-        )
+        options = {"drop_last": False, "num_workers": workers, "seed": seed}
+        loader = sliding_windows.create_dataloader_v1(TEXT, 4, 8, 8, tokenizer=Characters(), **options)
         return [row[0].item() for inputs, _ in loader for row in inputs], [inputs.shape for inputs, _ in loader]
 
     state = torch.get_rng_state()
@@ -62,27 +53,29 @@ def test_loader_has_every_window_once_in_an_order_of_its_seed(workers):
 
 def test_too_little_text_is_refused_where_no_batch_or_window_would_be_left():
     with pytest.raises(ValueError, match=r"makes 3 windows, fewer than a batch of 4.*drop_last=False"):
-        create_dataloader_v1(TEXT[:40], 4, 10, 10, tokenizer=Characters())
-    assert len(create_dataloader_v1(TEXT[:40], 4, 10, 10, drop_last=False, tokenizer=Characters())) == 1
-    assert check_token_counts(TEXT, TEXT[:9], Characters(), 8) == (120, 9)
+        sliding_windows.create_dataloader_v1(TEXT[:40], 4, 10, 10, tokenizer=Characters())
+    assert len(sliding_windows.create_dataloader_v1(TEXT[:40], 4, 10, 10, drop_last=False, tokenizer=Characters())) == 1
+    assert sliding_windows.check_token_counts(TEXT, TEXT[:9], Characters(), 8) == (120, 9)
     for parts in ((TEXT, TEXT[:8]), (TEXT[:8], TEXT)):
         with pytest.raises(ValueError, match="the text has 8 tokens, a window and its target need 9"):
-            check_token_counts(*parts, Characters(), 8)
+            sliding_windows.check_token_counts(*parts, Characters(), 8)
 
 
 def test_a_text_longer_than_the_tokenizers_context_gives_no_warning(code_tokenizer, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     code_tokenizer.model_max_length = 16
-    dataset = GPTDatasetV1("import numpy as np\n" * 20, code_tokenizer, 8, 8)
+    dataset = sliding_windows.GPTDatasetV1("import numpy as np\n" * 20, code_tokenizer, 8, 8)
     assert len(dataset.tokens) > 16
     assert not caplog.records
 
 
-def test_the_stories_are_long_enough_and_their_card_counts_right(session_tokenizer, repository):
-    text = load_text()
-    parts = split_text(text)
+def test_the_stories_are_long_enough_and_their_card_counts_right(session_tokenizer, repository, tmp_path):
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + "Grüße\r\n".encode())
+    assert sliding_windows.load_text(tmp_path / "marked.txt") == "Grüße\n"
+    text = sliding_windows.load_text()
+    parts = sliding_windows.split_text(text)
     assert "".join(parts) == text
-    train, validation = check_token_counts(*parts, session_tokenizer, 128)
+    train, validation = sliding_windows.check_token_counts(*parts, session_tokenizer, 128)
     assert train > 5 * validation
     words = re.findall(r"[A-Za-z]+(?:['-][A-Za-z]+)*", text)
     counts = (len(text), len(set(text)), len(words), len({word.lower() for word in words}), text.count("\n\n") + 1)
@@ -90,8 +83,3 @@ def test_the_stories_are_long_enough_and_their_card_counts_right(session_tokeniz
     card = (repository / "course_utils" / "data" / "stories" / "README.md").read_text(encoding="utf-8")
     assert f"| `harbour.txt` | {row} |" in card
     assert text.isascii()
-
-
-def test_a_file_of_windows_is_read(tmp_path):
-    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + "Grüße\r\n".encode())
-    assert load_text(tmp_path / "marked.txt") == "Grüße\n"
