@@ -222,7 +222,7 @@ def _build(destination: Path, projects: Mapping, origin: str, max_bytes: int, ch
     bar = tqdm(projects.items(), desc="Reading projects", unit="project")
     read = (documents.read_documents(project, files, dropped) for project, files in bar)
     frame = documents.as_frame(chain.from_iterable(read))
-    if choose:
+    if choose and len(frame):
         origin += _hold_out(frame)
     if max_bytes:
         frame = documents.slice_documents(frame, max_bytes)

@@ -1,6 +1,5 @@
 """Measuring trained models. What notebooks use can be taken from here: `from course_utils import evaluation`."""
 
-from course_utils.evaluation.metrics import code_eval, estimate_pass_at_k
 from course_utils.evaluation.planted_bugs import bug_ranks, plant_bugs, ranking_score
 from course_utils.evaluation.problems import load_problems
 from course_utils.evaluation.quality import score_documents

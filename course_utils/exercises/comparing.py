@@ -5,6 +5,7 @@ Whatever the function raises, returns or does to its arguments: only the user's 
 
 import contextlib
 import copy
+import gc
 import io
 import math
 import reprlib
@@ -76,18 +77,21 @@ def in_time(function: Callable, arguments: tuple[Any, ...]) -> Any:
     def look(number: int, frame: types.FrameType | None) -> None:
         late, large = time.monotonic() > end, process.memory_info().rss > most
         if late or large:
-            # Once more in a second: a garbage collection or the function itself may swallow this exception.
+            # Once more in a second: a destructor or the function itself may swallow this exception.
             signal.setitimer(signal.ITIMER_REAL, 1, 1)
             when = f"with {BYTES_PER_CALL / 1e9:g} GB filled" if large else f"after {SECONDS_PER_CALL:g} seconds"
             raise Endless(f"still running {when}; look for a loop that never ends")
 
-    earlier = signal.signal(signal.SIGALRM, look)
+    earlier, collecting = signal.signal(signal.SIGALRM, look), gc.isenabled()
+    gc.disable()  # in a callback of the garbage collector the exception would be reported, and go no further
     signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
     try:
         return function(*arguments)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, earlier)
+        if collecting:
+            gc.enable()
 
 
 def equal(got: Any, expected: Any) -> bool:

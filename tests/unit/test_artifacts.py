@@ -111,7 +111,7 @@ def test_a_training_repeated_because_of_code_is_announced(profile, monkeypatch, 
 
 def test_a_model_that_diverged_is_not_kept(profile):
     diverging = replace(profile, learning_rate=1e9)
-    with pytest.raises(TrainingDiverged, match="no model is saved"):
+    with pytest.raises(TrainingDiverged, match="No model is saved"):
         artifacts.pretrained_model(diverging)
     assert artifacts.find_pretrained(diverging) is None
 
