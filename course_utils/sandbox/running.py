@@ -230,7 +230,8 @@ def _judged(problem: Mapping[str, str], program: _Program, completion: str) -> t
         redefined = program.ask("load", problem["prompt"] + completion)
         test = _compiled(problem["test"], file)
         if "entry_point" in problem:  # HumanEval's form, `check(candidate)`. Helpers of the prompt are the test's too.
-            exec(_compiled(problem["prompt"] + problem["canonical_solution"], "<solution>"), names)
+            solution = problem.get("canonical_solution") or "    pass" * bool(problem["prompt"].strip())
+            exec(_compiled(problem["prompt"] + solution, "<solution>"), names)
             names[problem["entry_point"]] = candidate = functools.partial(program.call, problem["entry_point"])
             exec(test, names)
             names["check"](candidate)
