@@ -177,10 +177,15 @@ from accelerate import Accelerator
 from datasets import load_from_disk
 from torch.utils.data import DataLoader
 from course_utils.training import finetuning
+from course_utils.training.heldout import evaluate
 
 class Lookup(torch.nn.Module):
     def forward(self, logits, **_):
         return type("Output", (), {"logits": logits})
+
+class Bigrams(torch.nn.Module):
+    def forward(self, input_ids):
+        return type("Output", (), {"logits": table[input_ids]})
 
 schedulers = []
 make_scheduler = finetuning.get_scheduler
@@ -190,8 +195,11 @@ accelerator = Accelerator(cpu=True)
 rows = load_from_disk(sys.argv[1]).with_format("torch")
 loaders = {"validation": accelerator.prepare(DataLoader(rows, batch_size=4))}
 metrics, predictions, _ = finetuning.classify(Lookup(), loaders, "validation", accelerator)
+ids, table = torch.load(f"{sys.argv[1]}.pt")
+rows = accelerator.prepare(DataLoader([{"input_ids": row} for row in ids], batch_size=4))
+loss = evaluate(Bigrams(), rows, accelerator).loss
 with open(f"{sys.argv[1]}-{accelerator.process_index}.json", "w") as file:
-    json.dump([accelerator.num_processes, metrics, predictions, schedulers[0].last_epoch], file)
+    json.dump([accelerator.num_processes, metrics, predictions, schedulers[0].last_epoch, loss], file)
 """
 
 
@@ -210,13 +218,16 @@ def test_metrics_and_steps_are_exact_on_two_processes(tmp_path, scratch):
     logits = torch.randn(21, 2, generator=torch.Generator().manual_seed(3))
     labels = torch.randint(2, (21,), generator=torch.Generator().manual_seed(4))
     Dataset.from_dict({"logits": logits.tolist(), "labels": labels.tolist()}).save_to_disk(str(tmp_path / "rows"))
+    ids, table = torch.arange(21 * 6).view(21, 6) ** 2 % 9, torch.arange(81.0).view(9, 9).sin()
+    torch.save([ids, table], tmp_path / "rows.pt")
+    loss = torch.nn.functional.cross_entropy(table[ids[:, :-1]].flatten(0, 1), ids[:, 1:].flatten()).item()
     (tmp_path / "worker.py").write_text(WORKER)
     on_two_processes(tmp_path / "worker.py", tmp_path / "rows", scratch)
     predictions = logits.argmax(-1)
     expected = pair_metric().compute(predictions=predictions.tolist(), references=labels.tolist())
     for rank in range(2):
         result = json.loads((tmp_path / f"rows-{rank}.json").read_text())
-        assert result == [2, pytest.approx(expected), predictions.tolist(), 64 // (2 * 8)]
+        assert result == [2, pytest.approx(expected), predictions.tolist(), 64 // (2 * 8), pytest.approx(loss)]
         own = (predictions[rank::2] == labels[rank::2]).float().mean().item()  # what the tutorial's loop reports
         assert own != pytest.approx(expected["accuracy"])
 
