@@ -97,21 +97,16 @@ def _fetch(options: argparse.Namespace) -> int:
     for name in [options.profile] if options.profile else ["tiny", "laptop"]:
         start, profile = time.monotonic(), get_profile(name)
         corpora = [artifacts.code_corpus(profile)]
-        if profile.filtered_corpus:
-            corpora.append(artifacts.filtered_corpus(profile))
+        corpora += [artifacts.filtered_corpus(profile)] if profile.filtered_corpus else []
         for corpus, split in itertools.product(corpora, ("train", "validation")):
-            if not any(True for _ in corpus.load(split, streaming=True)):
-                raise ValueError(f"{corpus.path} has no rows in the split {split!r}; choose another data set.")
+            next(iter(corpus.load(split, streaming=True)), None)
         for location in (profile.pairs, profile.sentences):
             paraphrases.load_pairs(location)
         try:
             if profile.encoder not in LOCATION_WORDS:
                 finetuning.load_classifier(profile.encoder)
         except OSError as error:  # of the library, which does not always name it
-            raise ConnectionError(
-                f"the encoder {profile.encoder} is neither a model's folder nor opens from the Hub. "
-                "Check spelling and network, or set COURSE_ENCODER=course."
-            ) from error
+            raise ConnectionError(f"COURSE_ENCODER={profile.encoder} opens neither here nor from the Hub.") from error
         print(f"{name}: {corpora[0].path} ({time.monotonic() - start:.1f} s)", flush=True)
     return 0
 

@@ -40,13 +40,10 @@ def _corpus(name: str, build: Callable[[Path], Any], **inputs: Any) -> Location:
     return Location(str(cache.build_once(name, _key(**inputs), build)))
 
 
-def code_corpus(profile: Profile) -> Location:
-    """Return raw code, split: pinned sources (or else installed packages), your own code or data, or the Hub's."""
-    return _opened(profile.code_corpus, profile)
-
-
-def _opened(name: str, profile: Profile) -> Location:
-    location, kind, limit = Location(name, profile.text_column), corpus.corpus_kind(name), profile.corpus_bytes
+def code_corpus(profile: Profile, name: str = "") -> Location:
+    """Return raw code, split, of the profile or `name`: pinned sources (or installed packages), own, or on the Hub."""
+    name, limit = name or profile.code_corpus, profile.corpus_bytes
+    location, kind = Location(name, profile.text_column), corpus.corpus_kind(name)
     if kind == "hub" or (kind == "dataset" and location.is_whole()):
         return location
     if kind != corpus.PINNED:
@@ -75,28 +72,21 @@ def _pinned_corpus(profile: Profile) -> Location:
 
 
 def filtered_corpus(profile: Profile) -> Location:
-    """Return documents that name one of the four libraries (A2, A3): the profile's own, or filtered from raw code.
-
-    Where that would leave nothing to train on, or to validate with, all documents stay.
-    """
+    """Return documents that name one of the four libraries (A2, A3); all, where a split would be lost; or your own."""
     if profile.filtered_corpus:
-        return _opened(profile.filtered_corpus, profile)
+        return code_corpus(profile, profile.filtered_corpus)
     raw = code_corpus(profile)
 
     def build(folder: Path) -> None:
-        loaded = {split: raw.load(split, streaming=True) for split in SPLITS}
-        kept = {split: filtering.filter_streaming_dataset(loaded[split], filtering.KEYWORDS) for split in SPLITS}
-        if not all(any(map(_passes, rows)) for rows in kept.values()):
+        streams = [raw.load(split, streaming=True) for split in SPLITS]
+        kept = [filtering.filter_streaming_dataset(stream, filtering.KEYWORDS) for stream in streams]
+        if not all(any(cleaning.clean(r["content"], r["path"], cleaning.TRAINING_RULES).keep for r in s) for s in kept):
             print(f"What names {', '.join(filtering.KEYWORDS)} is too little to train on, so all documents stay.")
-            kept = {split: raw.load(split) for split in SPLITS}
-        for split, rows in kept.items():
+            kept = map(raw.load, SPLITS)
+        for rows, split in zip(kept, SPLITS, strict=True):
             _write_split(rows, folder, split)
 
     return _corpus("filtered_corpus", build, raw=_identity(raw))
-
-
-def _passes(row: Mapping[str, Any]) -> bool:
-    return cleaning.clean(row["content"], row["path"], cleaning.TRAINING_RULES).keep
 
 
 def clean_corpus(profile: Profile) -> Location:
@@ -281,10 +271,7 @@ def _identity(location: Location) -> str:
 
 def _write_split(dataset: Dataset, folder: Path, split: str, dropped: Mapping[str, int] | None = None) -> None:
     if len(dataset) == 0:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in (dropped or {}).items() if count)
-        raise ValueError(
-            f"no document of the {split} split is left; dropped were {reasons or 'none'}. Choose more text, or other: "
-            "COURSE_CODE_CORPUS."
-        )
+        reasons = ", ".join(f"{count} {reason}" for reason, count in (dropped or {}).items() if count) or "none"
+        raise ValueError(f"no {split} document is left (dropped: {reasons}); set COURSE_CODE_CORPUS to more, or other.")
     (folder / "data").mkdir(exist_ok=True)
     dataset.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))

@@ -59,14 +59,12 @@ def locations(text: str) -> list[str]:
 
 def absolute(text: str) -> str:
     """Return local paths without `~` and relative parts; Hub ids and words of the course unchanged."""
-    return ",".join(map(_absolute, locations(text)))
-
-
-def _absolute(location: str) -> str:
-    if location in ("", *LOCATION_WORDS):
-        return location
-    path = Path(location).expanduser()
-    return str(path.absolute()) if location.startswith(("~", ".")) or path.exists() else location
+    if len(parts := locations(text)) > 1:
+        return ",".join(map(absolute, parts))
+    if text in ("", *LOCATION_WORDS):
+        return text
+    path = Path(text).expanduser()
+    return str(path.absolute()) if text.startswith(("~", ".")) or path.exists() else text
 
 
 @dataclass(frozen=True)

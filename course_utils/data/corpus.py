@@ -49,11 +49,10 @@ def _load(path: str, split: str, streaming: bool) -> Dataset | IterableDataset:
     place = Path(path).expanduser()
     if place.exists():
         files = data_files(place)
-        if split == "validation" and split not in files:  # the usual name after `train_test_split`
-            files[split] = files.get("test", [])
-        if not files.get(split):
-            raise ValueError(f"{place} has no split {split!r}, only {list(files)}; name a file or folder after it.")
-        rows = concatenate_datasets(list(map(read_file, files[split])))
+        found = files.get(split, files.get("test") if split == "validation" else None)  # as `train_test_split` names it
+        rows = concatenate_datasets(list(map(read_file, found))) if found else []
+        if not len(rows):
+            raise ValueError(f"{place} has no rows of a split {split!r}, but {list(files)}; name a file after it.")
         return rows.to_iterable_dataset() if streaming else rows
     name = path.replace("{split}", split.replace("validation", "valid"))
     split = split if name == path else "train"  # a data set per split has all rows there
@@ -65,9 +64,8 @@ def _with_columns(rows: Dataset | IterableDataset, text: str, where: str) -> Dat
     types = rows.features or Dataset.from_list(list(rows.take(1))).features  # some streams know no columns yet
     texts = {name for name, kind in types.items() if getattr(kind, "dtype", "") in ("string", "large_string")}
     if text not in texts:
-        found = ", ".join(f"{name!r:.40} ({getattr(kind, 'dtype', 'nested')})" for name, kind in types.items())
-        remedy = "Name the column with the code: COURSE_TEXT_COLUMN."
-        raise ValueError(f"{where} has no column {text!r} of text, only {found or 'no rows'}. {remedy}")
+        found = ", ".join(f"{name!r:.40}" for name in types if name != text) or "no other"
+        raise ValueError(f"{where} has no text in a column {text!r}. Set COURSE_TEXT_COLUMN to the right one: {found}.")
     strings = Features(dict.fromkeys(COLUMNS, Value("string")))
     if text == "content" and strings.items() <= types.items():
         return rows
@@ -83,10 +81,9 @@ def _complete(row: Mapping, text: str) -> dict[str, str]:
 def corpus_kind(text: str) -> str:
     """Return what COURSE_CODE_CORPUS names: "pinned", "folder" (with any Python file), "dataset", "hub" or "list"."""
     if len(parts := locations(text)) > 1:
-        if (kinds := set(map(corpus_kind, parts))) == {"hub"}:
-            return "hub"
-        if kinds <= {"folder", "dataset"}:
-            return "list"
+        kinds = set(map(corpus_kind, parts))
+        if kinds == {"hub"} or kinds <= {"folder", "dataset"}:
+            return "hub" if "hub" in kinds else "list"
         raise ValueError(f"the code corpus {text!r} mixes {', '.join(sorted(kinds))}: list Hub ids, or local paths.")
     place = Path(text).expanduser()
     if text in ("", PINNED):
@@ -97,10 +94,10 @@ def corpus_kind(text: str) -> str:
         return "dataset"
     if HUB_ID.fullmatch(text.partition(":")[0]) and not place.exists():
         return "hub"
-    state = "has neither Python files nor data files" if place.exists() else "does not exist"
     raise ValueError(
-        f"the code corpus {text!r} {state}. Allowed: {PINNED!r}, a folder of your repositories, a data set (Parquet, "
-        "JSON lines, CSV), a Hub id like owner/name or owner/name-{split}, or a list of one kind with commas."
+        f"the code corpus {text!r} {'holds no .py or data file' if place.exists() else 'does not exist'}. Allowed: "
+        f"{PINNED!r}, a folder of your repositories, a data set (Parquet, JSON lines, CSV), a Hub id like owner/name "
+        "or owner/name-{split}, or several with commas, all local or all on the Hub."
     )
 
 
@@ -125,22 +122,17 @@ def build_from_environment(destination: Path, max_bytes: int = 0) -> None:
 
 
 def build_from_own(destination: Path, places: Sequence[str], text: str = "content", max_bytes: int = 0) -> None:
-    """Write the corpus made of your own repositories and data sets.
-
-    Where no data set has a validation split, a part is held out (see `splitting`).
-    """
-    found: dict[Document, list[tuple[str, Path]]] = defaultdict(list)
-    rows: list[Document] = []
+    """Write the corpus of your own repositories and data sets, with the validation split they have, or a new one."""
+    found, rows = defaultdict(list), []
     for place in map(Path, places):
         if corpus_kind(str(place)) == "folder":
+            print(f"{place} has Python files, so these are read, and nothing else in it.")
             for name, path, file in python_files(place):
                 found[Document(name, "", "unknown", "train")].append((path, file))
-            if data_files(place, strict=False):
-                print(f"{place} has Python files, so it is read as code; its data files are left out.")
             continue
-        for split in documents.SPLITS if len(data_files(place)) > 1 else ["train"]:
-            found_rows = Location(str(place), text).load(split, streaming=True)
-            rows += (Document(r["repo_name"], "", r["license"], split, r["path"], r["content"]) for r in found_rows)
+        for split in documents.SPLITS[: len(data_files(place))]:
+            data = Location(str(place), text).load(split, streaming=True)
+            rows += (Document(r["repo_name"], "", r["license"], split, r["path"], r["content"]) for r in data)
     projects = {project: ((path, file.read_bytes()) for path, file in files) for project, files in found.items()}
     origin = "Code from folders of the person who made this corpus; not meant to be shared."
     _build(destination, projects, origin, max_bytes, rows)
@@ -166,26 +158,21 @@ def python_files(folder: Path) -> Iterator[tuple[str, str, Path]]:
 
 def own_state(places: Sequence[str]) -> str:
     """Return a digest of what is read of own folders and data sets; size and time stand for a file's content."""
-    state = []
+    files = []
     for place in map(Path, places):
         code = place.is_dir() and list(python_files(place))
-        files = code or [("", split, file) for split, found in data_files(place).items() for file in found]
-        for project, path, file in files:
-            status = file.stat()
-            state.append((project, path, status.st_size, status.st_mtime_ns))
+        files += code or ((split, "", file) for split, found in data_files(place).items() for file in found)
+    state = [(*names, str(file), file.stat().st_size, file.stat().st_mtime_ns) for *names, file in files]
     return hashlib.sha256(repr(state).encode()).hexdigest()  # `repr` also writes names that are not valid text
 
 
 def _build(destination: Path, projects: Mapping, origin: str, max_bytes: int, own: list | None = None) -> None:
-    """Write the corpus of `projects`: documents without path and content, and (path, bytes) of the files of each.
-
-    `own` are documents of own data sets; a part of own text is held out.
-    """
+    """Write the corpus of documents without path and content with their (path, bytes), and of `own` documents."""
     dropped, note = Counter(), ""
     bar = tqdm(projects.items(), desc="Reading projects", unit="project")
     read = (documents.read_documents(project, files, dropped) for project, files in bar)
     frame = documents.as_frame(chain(own or [], chain.from_iterable(read)))
-    if own is not None and set(frame["split"]) == {"train"}:
+    if own is not None and set(frame["split"]) == {"train"}:  # nobody has chosen yet
         held_out, note = splitting.hold_out(frame)
         frame.loc[held_out, "split"] = "validation"
     if max_bytes:

@@ -42,25 +42,24 @@ def open_location(location: str, instead: str) -> DatasetDict:
 
 
 def open_hub(location: str, remedy: str, **options: Any) -> Any:
-    """Return what `load_dataset` gives for a Hub id; raise `ValueError` or `ConnectionError` that name it."""
+    """Return what `load_dataset` gives for a Hub id; raise `ValueError`, or `ConnectionError` with a remedy."""
     path, _, config = location.partition(":")
     if not HUB_ID.fullmatch(path):  # before `datasets` finds rows of that name in its cache
         raise ValueError(f"{location} is neither a local folder or file nor a Hub id like owner/name. Or {remedy}.")
     try:
         return load_dataset(path, config or None, **options)
-    except ValueError as error:  # of a split or configuration
-        raise ValueError(f"{location}: {error}. Choose another data set, or {remedy}.") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: of a split or configuration
+        reason = str(error).partition("\n")[0]
         raise ConnectionError(
-            f"{location} is not a local folder or file, and the Hub does not open it ({type(error).__name__}). Check "
-            f"spelling and network, or {remedy}, which needs no network."
+            f"{location} is not a local folder or file, and the Hub does not open it ({reason}). Check spelling and "
+            f"network, or {remedy}, which needs no network."
         ) from error
 
 
-def data_files(place: Path, strict: bool = True) -> dict[str, list[Path]]:
+def data_files(place: Path) -> dict[str, list[Path]]:
     """Return the data files of a folder, or a file, by split: the last word in a path that means one, else "train".
 
-    Only one kind of file is read; raise `ValueError` if several kinds have files named after a split, unless `strict`.
+    Only one kind of file is read; raise `ValueError` if several kinds have files named after a split.
     """
     found: dict[str, dict[str, list[Path]]] = {}
     for path in [place] if place.is_file() else sorted(place.rglob("*")):
@@ -70,7 +69,7 @@ def data_files(place: Path, strict: bool = True) -> dict[str, list[Path]]:
             split = next((SPLIT_WORDS[word] for word in reversed(words) if word in SPLIT_WORDS), "")
             found.setdefault(ending, {}).setdefault(split, []).append(path)
     named = [ending for ending in ENDINGS if {*found.get(ending, {})} - {""}]
-    if strict and len(named) > 1 and ".arrow" not in named:  # `save_to_disk` writes JSON files beside its own
+    if len(named) > 1 and ".arrow" not in named:  # `save_to_disk` writes JSON files beside its own
         raise ValueError(f"{place} has splits as {' and as '.join(named)} files; keep one kind, or choose its folder.")
     files = next((found[ending] for ending in ENDINGS if ending in found), {})
     if list(files) == [""]:
@@ -108,8 +107,7 @@ def _rows(path: Path, state: tuple[int, int]) -> Iterator[dict]:
             code = "utf-16" if file.peek(1)[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
             header = file.peek(1).decode(code, "ignore").partition("\n")[0]
             separator = "\t" if _ending(path) == ".tsv" else max(",;", key=header.count)  # as spreadsheets write CSV
-            options = {"sep": separator, "encoding": code, "dtype": str, "keep_default_na": False}
-            frames = pd.read_csv(file, chunksize=1000, **options)
+            frames = pd.read_csv(file, sep=separator, encoding=code, dtype=str, keep_default_na=False, chunksize=1000)
             frames = (f.assign(label=pd.to_numeric(f["label"])) if "label" in f else f for f in frames)
             rows = (row for frame in frames for row in frame.to_dict("records"))
         elif file.peek(1)[:1] == b"[":
