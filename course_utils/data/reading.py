@@ -78,7 +78,7 @@ def data_files(place: Path) -> dict[str, list[Path]]:
 
 
 def _ending(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def read_file(path: Path) -> Dataset:
@@ -100,7 +100,7 @@ def read_file(path: Path) -> Dataset:
 
 def _rows(path: Path, state: tuple[int, int]) -> Iterator[dict]:
     """Yield the rows of a file. Text stays text: `NA` is not None, and in a CSV file only labels are numbers."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         if _ending(path) == ".parquet":
             rows = (row for batch in pq.ParquetFile(file).iter_batches(1000) for row in batch.to_pylist())
         elif _ending(path) in (".csv", ".tsv"):

@@ -241,7 +241,7 @@ PARQUET = written.getvalue()
         ("train/a.csv", "eval/a.csv", b"\xef\xbb\xbf" + CSV.replace(b",", b";")),
         ("my_train.tsv", "my_dev.tsv", TSV),
         ("training.tsv", "val.tsv", TSV.decode().encode("utf-16")),
-        ("train/a.jsonl.gz", "validation/a.jsonl.gz", gzip.compress(LINES)),
+        ("train/a.jsonl.gz", "VALIDATION.JSONL.GZ", gzip.compress(LINES)),
         ("train/a.json", "validation/a.json", json.dumps(ROWS, indent=1).encode()),
     ],
 )
