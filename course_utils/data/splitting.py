@@ -35,7 +35,8 @@ def _documents(frame: pd.DataFrame) -> pd.DataFrame:
     copies = [*enumerate(exact_duplicates(texts)), *near_duplicates(tqdm(texts, "Comparing", unit=" documents"))]
     modules = paths.str.replace(".doctest.py", ".py", regex=False)  # a module and its examples stay together
     found = pd.DataFrame({"project": frame["repo_name"], "size": frame["size"]})
-    found["file"] = found["project"] + "/" + modules.where(paths != "", texts)  # rows of a table may have no path
+    unnamed = frame.duplicated(["repo_name", "path"], keep=False)  # rows of a table may have any path, or none
+    found["file"] = found["project"] + "/" + modules.where(~unnamed, texts)
     found["group"] = duplicate_clusters(copies, len(frame))
     cleaned = np.array([clean(*pair, TRAINING_RULES).keep for pair in zip(texts, paths, strict=True)], dtype=bool)
     named = np.array([any_keyword_in_string(text, KEYWORDS) for text in texts], dtype=bool)

@@ -372,7 +372,7 @@ def test_a_corpus_has_all_columns_as_text_and_its_text_may_have_another_name(tmp
 
 
 def test_own_data_in_any_form_becomes_a_corpus_with_both_splits(tmp_path):
-    texts = {split: [{"code": script(f"{split}{n}")} for n in range(20)] for split in ("train", "test")}
+    texts = {split: [{"code": script(f"{split}{n}"), "path": "a.py"} for n in range(20)] for split in ("train", "test")}
     csv = "".join(f'"{row["code"]}"\n' for row in texts["train"])
     put(tmp_path, {"one.csv": f"code\n{csv}", "two/more/a.csv": f"code\n{csv}", **repositories(mine={"pandas": 9})})
     datasets.Dataset.from_list(texts["train"]).save_to_disk(tmp_path / "saved")
