@@ -2,12 +2,13 @@
 
 import argparse
 import errno
+import itertools
 import os
 import sys
 import time
 from pathlib import Path
 
-from course_utils.profiles import get_profile, make_variables_absolute
+from course_utils.profiles import LOCATION_WORDS, get_profile, make_variables_absolute
 
 # Errors of a disk that is full or cannot be written.
 _DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS, errno.EACCES}
@@ -90,11 +91,23 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> int:
     from course_utils import artifacts
+    from course_utils.data import paraphrases
+    from course_utils.training import finetuning
 
     for name in [options.profile] if options.profile else ["tiny", "laptop"]:
-        start = time.monotonic()
-        corpus = artifacts.code_corpus(get_profile(name))
-        print(f"{name}: {corpus.path} ({time.monotonic() - start:.1f} s)", flush=True)
+        start, profile = time.monotonic(), get_profile(name)
+        corpora = [artifacts.code_corpus(profile)]
+        corpora += [artifacts.filtered_corpus(profile)] if profile.filtered_corpus else []
+        for corpus, split in itertools.product(corpora, ("train", "validation")):
+            next(iter(corpus.load(split, streaming=True)), None)
+        for location in (profile.pairs, profile.sentences):
+            paraphrases.load_pairs(location)
+        try:
+            if profile.encoder not in LOCATION_WORDS:
+                finetuning.load_classifier(profile.encoder)
+        except OSError as error:  # of the library, which does not always name it
+            raise ConnectionError(f"COURSE_ENCODER={profile.encoder} opens neither here nor from the Hub.") from error
+        print(f"{name}: {corpora[0].path} ({time.monotonic() - start:.1f} s)", flush=True)
     return 0
 
 

@@ -19,9 +19,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from course_utils import cache
 from course_utils.data import cleaning, corpus, deduplication, filtering, packing, paraphrases, sources, tokenization
 from course_utils.data.corpus import Location
+from course_utils.data.documents import SPLITS
 from course_utils.environment import choose_device, choose_precision
 from course_utils.models import causal, encoder
-from course_utils.profiles import PROFILES, Profile
+from course_utils.profiles import PROFILES, Profile, locations
 from course_utils.training import pretraining
 
 REPORT = "report.json"
@@ -39,17 +40,16 @@ def _corpus(name: str, build: Callable[[Path], Any], **inputs: Any) -> Location:
     return Location(str(cache.build_once(name, _key(**inputs), build)))
 
 
-def code_corpus(profile: Profile) -> Location:
-    """Return raw code, split: pinned sources (or else installed packages), your own folder, a data set or a Hub id."""
-    name, limit = profile.code_corpus, profile.corpus_bytes
-    kind = corpus.corpus_kind(name)
-    if kind in ("dataset", "hub"):
-        if kind == "dataset":
-            corpus.check_columns(Location(name).load("train", streaming=True))
-        return Location(name)
-    if kind == "folder":
-        build = partial(corpus.build_from_folder, folder=Path(name), max_bytes=limit)
-        return _corpus("code_corpus", build, folder=name, state=corpus.code_state(Path(name)), max_bytes=limit)
+def code_corpus(profile: Profile, name: str = "") -> Location:
+    """Return raw code, split, of the profile or `name`: pinned sources (or installed packages), own, or on the Hub."""
+    name, limit = name or profile.code_corpus, profile.corpus_bytes
+    location, kind = Location(name, profile.text_column), corpus.corpus_kind(name)
+    if kind == "hub" or (kind == "dataset" and location.is_whole()):
+        return location
+    if kind != corpus.PINNED:
+        inputs = {"places": locations(name), "text": profile.text_column, "max_bytes": limit}
+        build = partial(corpus.build_from_own, **inputs)
+        return _corpus("code_corpus", build, state=corpus.own_state(inputs["places"]), **inputs)
     try:
         return _pinned_corpus(profile)
     except ConnectionError as error:
@@ -72,15 +72,19 @@ def _pinned_corpus(profile: Profile) -> Location:
 
 
 def filtered_corpus(profile: Profile) -> Location:
-    """Return documents that name one of the four libraries (A2, A3): the profile's own, or filtered from raw code."""
+    """Return documents that name one of the four libraries (A2, A3); all, where a split would be lost; or your own."""
     if profile.filtered_corpus:
-        return Location(profile.filtered_corpus)
+        return code_corpus(profile, profile.filtered_corpus)
     raw = code_corpus(profile)
 
     def build(folder: Path) -> None:
-        for split in ("train", "validation"):
-            kept = filtering.filter_streaming_dataset(raw.load(split, streaming=True), filtering.KEYWORDS)
-            _write_split(kept, folder, split)
+        streams = [raw.load(split, streaming=True) for split in SPLITS]
+        kept = [filtering.filter_streaming_dataset(stream, filtering.KEYWORDS) for stream in streams]
+        if not all(any(cleaning.clean(r["content"], r["path"], cleaning.TRAINING_RULES).keep for r in s) for s in kept):
+            print(f"What names {', '.join(filtering.KEYWORDS)} is too little to train on, so all documents stay.")
+            kept = map(raw.load, SPLITS)
+        for rows, split in zip(kept, SPLITS, strict=True):
+            _write_split(rows, folder, split)
 
     return _corpus("filtered_corpus", build, raw=_identity(raw))
 
@@ -90,20 +94,20 @@ def clean_corpus(profile: Profile) -> Location:
     filtered = filtered_corpus(profile)
 
     def build(folder: Path) -> None:
-        held_out, train = (
-            cleaning.clean_dataset(deduplication.deduplicate(filtered.load(split))[0], cleaning.TRAINING_RULES)[0]
-            for split in ("validation", "train")
-        )
-        if profile.library_share < 1:  # paths tell examples from library code
-            corpus.check_columns(train)
-        train = cleaning.sample_library(train, profile.library_share)
+        cleaned, dropped = {}, {}
+        for split in SPLITS:
+            unique, copies = deduplication.deduplicate(filtered.load(split))
+            cleaned[split], dropped[split] = cleaning.clean_dataset(unique, cleaning.TRAINING_RULES)
+            dropped[split]["copies"] = copies.exact + copies.near
+        held_out, train = cleaned["validation"], cleaning.sample_library(cleaned["train"], profile.library_share)
         together = concatenate_datasets([held_out, train])  # of two near duplicates the first stays: nothing leaks
         row = max(together.column_names, key=len) + "_row"  # a name that no column has
-        unique, _ = deduplication.deduplicate(together.add_column(row, range(len(together))))
-        border = sum(number < len(held_out) for number in unique[row][:])
-        unique = unique.remove_columns(row)
-        _write_split(unique.select(range(border)), folder, "validation")
-        _write_split(unique.select(range(border, len(unique))), folder, "train")
+        unique, copies = deduplication.deduplicate(together.add_column(row, range(len(together))))
+        dropped["train"]["copies"] += copies.exact + copies.near
+        is_train = [number >= len(held_out) for number in unique[row]]
+        for split in SPLITS:
+            rows = unique.select([n for n, train in enumerate(is_train) if train == (split == "train")])
+            _write_split(rows.remove_columns(row), folder, split, dropped[split])
 
     return _corpus("clean_corpus", build, filtered=_identity(filtered), library_share=profile.library_share)
 
@@ -258,16 +262,16 @@ def reference_runs(profile: Profile, data: pretraining.PackedData) -> Reference:
 
 
 def _identity(location: Location) -> str:
-    """Return the name of an artifact or of a Hub data set; of another folder, its path and state."""
+    """Return the name of an artifact; of a data set where it is, or on the Hub, its location and column, and state."""
     path = Path(location.path)
-    if not path.is_dir():
-        return location.path
-    return path.name if (path / cache.KEY_FILE).is_file() else f"{path} {cache.folder_state(path, '*')}"
+    if (path / cache.KEY_FILE).is_file():
+        return path.name
+    return f"{location.path} {location.text} {corpus.own_state([location.path]) if path.exists() else ''}"
 
 
-def _write_split(dataset: Dataset, folder: Path, split: str) -> None:
+def _write_split(dataset: Dataset, folder: Path, split: str, dropped: Mapping[str, int] | None = None) -> None:
     if len(dataset) == 0:
-        reason = f"The corpus is too small, or names none of {', '.join(filtering.KEYWORDS)}"
-        raise ValueError(f"no document of the {split} split is left. {reason}; choose another one: COURSE_CODE_CORPUS.")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in (dropped or {}).items() if count) or "none"
+        raise ValueError(f"no {split} document is left (dropped: {reasons}); set COURSE_CODE_CORPUS to more, or other.")
     (folder / "data").mkdir(exist_ok=True)
     dataset.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))

@@ -112,12 +112,3 @@ def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_state(folder: Path, pattern: str) -> str:
-    """Return a digest that changes when a file of the folder does; names, sizes and times stand for the contents."""
-    state = hashlib.sha256()
-    for path in sorted(folder.rglob(pattern)):
-        status = path.lstat()  # of a link itself: it may lead nowhere
-        state.update(f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
-    return state.hexdigest()

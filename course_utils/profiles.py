@@ -51,12 +51,20 @@ def _allowed(value: Any, kind: type, bounds: Mapping[str, Any]) -> str:
     return " and ".join(f"{_IN_WORDS[name]} {bounds[name]}" for name in limits)
 
 
-def absolute(location: str) -> str:
-    """Return a local path without `~` and relative parts; a Hub id or a word of the course unchanged."""
-    if location in ("", *LOCATION_WORDS):
-        return location
-    path = Path(location).expanduser()
-    return str(path.absolute()) if location.startswith(("~", ".")) or path.exists() else location
+def locations(text: str) -> list[str]:
+    """Return the locations that commas separate; a path that exists is one, whatever its name."""
+    alone = "," not in text or Path(text).expanduser().exists()
+    return [text] if alone else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def absolute(text: str) -> str:
+    """Return local paths without `~` and relative parts; Hub ids and words of the course unchanged."""
+    if len(parts := locations(text)) > 1:
+        return ",".join(map(absolute, parts))
+    if text in ("", *LOCATION_WORDS):
+        return text
+    path = Path(text).expanduser()
+    return str(path.absolute()) if text.startswith(("~", ".")) or path.exists() else text
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,9 @@ class Profile:
     """One size of the course; every field carries its unit and a sentence in `dataclasses.fields(...)`."""
 
     name: str = setting("laptop", "-", "Name of the profile.")
-    code_corpus: str = setting("pinned", "location", "Raw code: pinned, a folder, a data set or a Hub id.")
+    code_corpus: str = setting("pinned", "location", "Raw code: pinned, a folder, a data set, a Hub id, or a list.")
     filtered_corpus: str = setting("", "location", "Already filtered code; empty: notebook 01 builds it.")
+    text_column: str = setting("content", "name", "Column with the code, in a data set of your own.")
     small_sources: bool = setting(False, "-", "Fetch only the small source distributions of the manifest.")
     corpus_bytes: int = setting(0, "bytes", "Cap on the raw text; 0 takes everything.", least=0)
     sample_documents: int = setting(1_000_000, "documents", "Most documents that a notebook looks at itself.", least=1)
@@ -186,6 +195,8 @@ def with_variables(profile: Profile, **overrides: Any) -> Profile:
     values |= overrides
     if "code_corpus" in values:  # what a profile has filtered already belongs to its own code
         values.setdefault("filtered_corpus", "")
+    if {values.get("code_corpus", ""), values.get("filtered_corpus", "")} - {"", "pinned"}:  # your code is no library
+        values.setdefault("library_share", 1.0)
     return replace(profile, **values)
 
 

@@ -1,8 +1,6 @@
-"""The code corpus: where it is, how it is read (as are sentence pairs and problems), and the three ways to make one."""
+"""The code corpus: where it is, and the three ways to make one."""
 
-import gzip
 import hashlib
-import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -12,21 +10,16 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict, Features, IterableDataset, Value, concatenate_datasets, load_dataset
-from datasets.exceptions import DatasetGenerationError
-from datasets.info import DatasetInfosDict
+from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
-from course_utils.data import documents
+from course_utils.data import documents, splitting
 from course_utils.data.documents import COLUMNS, Document
+from course_utils.data.reading import HUB_ID, data_files, open_hub, read_file
 from course_utils.data.sources import Source, iter_python_members
+from course_utils.profiles import locations
 
 PINNED = "pinned"  # the default corpus
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.{}-]+")
-ENDINGS = (".arrow", ".parquet", ".jsonl", ".json", ".csv", ".tsv")  # also with .gz; the first that is there is read
-SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
 # Data-science packages; what is installed of them serves when there is neither network nor cache.
 INSTALLED = {
     "train": ("matplotlib", "numpy", "pandas", "polars", "pyarrow", "scikit-learn", "scipy", "statsmodels", "xarray"),
@@ -36,128 +29,76 @@ NOT_YOURS = re.compile(r"\..*|site-packages|node_modules|__pycache__|build|dist|
 
 
 class Location(NamedTuple):
-    """A corpus: a local folder, a Hub id, or a Hub id with "{split}" in it."""
+    """A corpus: a local folder or file, a Hub id (one with "{split}" in it, several with commas); its text column."""
 
     path: str
+    text: str = "content"
 
     def load(self, split: str, streaming: bool = False) -> Dataset | IterableDataset:
-        """Return the "train" or "validation" split, as an `IterableDataset` when streaming."""
-        place = Path(self.path).expanduser()
-        if place.exists():
-            files = data_files(place)
-            if split not in files:
-                raise ValueError(f"{place} has no split {split!r}, only {list(files)}; name a file or folder after it.")
-            rows = concatenate_datasets(list(map(_read, files[split])))
-            return rows.to_iterable_dataset() if streaming else rows
-        path = self.path.replace("{split}", split.replace("validation", "valid"))
-        split = split if path == self.path else "train"  # a data set per split has all rows there
-        return _from_hub(path, f"set COURSE_CODE_CORPUS={PINNED}", split=split, streaming=streaming)
+        """Return the "train" or "validation" split with all columns, as an `IterableDataset` when streaming."""
+        parts = [_with_columns(_load(path, split, streaming), self.text, path) for path in locations(self.path)]
+        return parts[0] if len(parts) == 1 else concatenate_datasets([p.select_columns([*COLUMNS]) for p in parts])
+
+    def is_whole(self) -> bool:
+        """Return whether this is one local data set with both splits and all columns, which needs no copy."""
+        rows = _load(self.path, "train", streaming=False)
+        return len(data_files(Path(self.path))) > 1 and _with_columns(rows, self.text, self.path) is rows
 
 
-def open_location(location: str, instead: str) -> DatasetDict:
-    """Return the splits of a folder (also one that `save_to_disk` wrote), a file, or a Hub id (`name:configuration`).
-
-    Raises `ValueError` for what cannot be read, or `ConnectionError`; `instead` names data that need no network.
-    """
-    place = Path(location).expanduser()
-    if not place.exists():
-        return _from_hub(location, f"use {instead}")
-    found = data_files(place)
-    loaded = DatasetDict({split: concatenate_datasets(list(map(_read, found[split]))) for split in found})
-    if not loaded:
-        raise ValueError(f"{place} cannot be read as a data set: no file in it is like train.jsonl, .csv or .parquet.")
-    for info in DatasetInfosDict.from_directory(str(place)).values():  # the data card may name the labels
-        if info.features and all(set(info.features) == set(rows.column_names) for rows in loaded.values()):
-            loaded = loaded.cast(info.features)
-    return loaded
+def _load(path: str, split: str, streaming: bool) -> Dataset | IterableDataset:
+    place = Path(path).expanduser()
+    if place.exists():
+        files = data_files(place)
+        found = files.get(split, files.get("test") if split == "validation" else None)  # as `train_test_split` names it
+        rows = concatenate_datasets(list(map(read_file, found))) if found else []
+        if not len(rows):
+            raise ValueError(f"{place} has no rows of a split {split!r}, but {list(files)}; name a file after it.")
+        return rows.to_iterable_dataset() if streaming else rows
+    name = path.replace("{split}", split.replace("validation", "valid"))
+    split = split if name == path else "train"  # a data set per split has all rows there
+    return open_hub(name, f"set COURSE_CODE_CORPUS={PINNED}", split=split, streaming=streaming)
 
 
-def _from_hub(location: str, remedy: str, **options):
-    path, _, config = location.partition(":")
-    if not HUB_ID.fullmatch(path):  # before `datasets` finds rows of that name in its cache
-        raise ValueError(f"{location} is neither a local folder or file nor a Hub id like owner/name. Or {remedy}.")
-    try:
-        return load_dataset(path, config or None, **options)
-    except OSError as error:
-        raise ConnectionError(
-            f"{location} is not a local folder or file, and the Hub does not open it ({type(error).__name__}). Check "
-            f"spelling and network, or {remedy}, which needs no network."
-        ) from error
+def _with_columns(rows: Dataset | IterableDataset, text: str, where: str) -> Dataset | IterableDataset:
+    """Return the rows with the columns of a corpus, all of them text; raise `ValueError` if `text` is none of them."""
+    types = rows.features or Dataset.from_list(list(rows.take(1))).features  # some streams know no columns yet
+    texts = {name for name, kind in types.items() if getattr(kind, "dtype", "") in ("string", "large_string")}
+    if text not in texts:
+        found = ", ".join(f"{name!r:.40}" for name in types if name != text) or "no other"
+        raise ValueError(f"{where} has no text in a column {text!r}. Set COURSE_TEXT_COLUMN to the right one: {found}.")
+    strings = Features(dict.fromkeys(COLUMNS, Value("string")))
+    if text == "content" and strings.items() <= types.items():
+        return rows
+    return rows.map(_complete, fn_kwargs={"text": text}, remove_columns=list(types), features=strings)
 
 
-def data_files(place: Path) -> dict[str, list[Path]]:
-    """Return the data files of a folder, or a file, by split: the last word in a path that means one, else "train"."""
-    found: dict[str, dict[str, list[Path]]] = {}
-    for path in [place] if place.is_file() else sorted(place.rglob("*")):
-        name = path.name if path == place else path.relative_to(place).as_posix()
-        if (ending := _ending(path)) in ENDINGS and not re.search(r"(^|/)(\.|cache-)", name):
-            words = re.split(r"[^a-z]+", name.lower())
-            split = next((SPLIT_WORDS[word] for word in reversed(words) if word in SPLIT_WORDS), "")
-            found.setdefault(ending, {}).setdefault(split, []).append(path)
-    files = next((found[ending] for ending in ENDINGS if ending in found), {})
-    if list(files) == [""]:
-        return {"train": files[""]}
-    return {split: files[split] for split in dict.fromkeys(SPLIT_WORDS.values()) if split in files}
-
-
-def _ending(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix
-
-
-def _read(path: Path) -> Dataset:
-    """Return the rows of a file. `load_dataset` would take the path for a pattern, and guess the types of text."""
-    if _ending(path) == ".arrow":
-        return Dataset.from_file(str(path))
-    try:
-        features = Features.from_arrow_schema(pq.read_schema(path)) if _ending(path) == ".parquet" else None
-        state = path.stat()  # part of the key under which `datasets` keeps the rows
-        arguments = {"path": path.resolve(), "state": (state.st_size, state.st_mtime_ns)}
-        return Dataset.from_generator(_rows, features=features, gen_kwargs=arguments)
-    except (DatasetGenerationError, ValueError) as error:
-        reason = str(error.__cause__ or error).partition("\n")[0]
-        raise ValueError(f"{path} cannot be read as a data set ({reason}).") from error
-
-
-def _rows(path: Path, state: tuple[int, int]) -> Iterator[dict]:
-    """Yield the rows of a file. Text stays text: `NA` is not None, and in a CSV file only labels are numbers."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        if _ending(path) == ".parquet":
-            rows = (row for batch in pq.ParquetFile(file).iter_batches(1000) for row in batch.to_pylist())
-        elif _ending(path) in (".csv", ".tsv"):
-            separator = "\t" if _ending(path) == ".tsv" else ","
-            frames = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, chunksize=1000)
-            frames = (f.assign(label=pd.to_numeric(f["label"])) if "label" in f else f for f in frames)
-            rows = (row for frame in frames for row in frame.to_dict("records"))
-        else:
-            rows = (json.loads(line) for line in file if line.strip())
-        for row in rows:
-            yield {name: "" if value is None and name in COLUMNS else value for name, value in row.items()}
+def _complete(row: Mapping, text: str) -> dict[str, str]:
+    found = {name: value for name, value in row.items() if value is not None} | {"content": row[text] or ""}
+    missing = {"repo_name": "unknown", "path": "", "copies": "1", "size": len(found["content"].encode())}
+    return {name: str(found.get(name, missing.get(name, "unknown"))) for name in COLUMNS}
 
 
 def corpus_kind(text: str) -> str:
-    """Return what COURSE_CODE_CORPUS names: "pinned", "folder" (with any Python file), "dataset" or "hub"."""
+    """Return what COURSE_CODE_CORPUS names: "pinned", "folder" (with any Python file), "dataset", "hub" or "list"."""
+    if len(parts := locations(text)) > 1:
+        kinds = set(map(corpus_kind, parts))
+        if kinds == {"hub"} or kinds <= {"folder", "dataset"}:
+            return "hub" if "hub" in kinds else "list"
+        raise ValueError(f"the code corpus {text!r} mixes {', '.join(sorted(kinds))}: list Hub ids, or local paths.")
+    place = Path(text).expanduser()
     if text in ("", PINNED):
         return PINNED
-    place = Path(text).expanduser()
-    if place.is_dir():
-        return "dataset" if not any(python_files(place)) and data_files(place) else "folder"
-    if HUB_ID.fullmatch(text) and not place.exists():
+    if place.is_dir() and any(python_files(place)):
+        return "folder"
+    if place.exists() and data_files(place):
+        return "dataset"
+    if HUB_ID.fullmatch(text.partition(":")[0]) and not place.exists():
         return "hub"
     raise ValueError(
-        f"the code corpus {text!r} is a file or does not exist. Allowed: {PINNED!r}, a folder of your repositories or "
-        "of a data set's splits (Parquet, JSON lines, CSV), or a Hub id like owner/name or owner/name-{split}."
+        f"the code corpus {text!r} {'holds no .py or data file' if place.exists() else 'does not exist'}. Allowed: "
+        f"{PINNED!r}, a folder of your repositories, a data set (Parquet, JSON lines, CSV), a Hub id like owner/name "
+        "or owner/name-{split}, or several with commas, all local or all on the Hub."
     )
-
-
-def check_columns(corpus: Dataset | IterableDataset) -> None:
-    """Raise `ValueError` unless a data set has the columns of a corpus, all text."""
-    row, types, text = next(iter(corpus), {}), corpus.features or {}, (Value("string"), Value("large_string"))
-    wrong = [n for n in COLUMNS if not isinstance(row.get(n, 0), str | None) or types.get(n, text[0]) not in text]
-    if wrong:
-        raise ValueError(
-            f"the data set has no `{'`, `'.join(wrong)}` that holds text, only {', '.join(row) or 'no rows'}. Use "
-            "dataset.rename_column or cast_column, or add some: dataset.map(lambda row: {'repo_name': 'mine', …})"
-        )
 
 
 def build_from_sources(destination: Path, sources: Sequence[Source], archives: list[Path], max_bytes: int = 0) -> None:
@@ -180,26 +121,32 @@ def build_from_environment(destination: Path, max_bytes: int = 0) -> None:
     _build(destination, projects, origin, max_bytes)
 
 
-def build_from_folder(destination: Path, folder: Path, max_bytes: int = 0) -> None:
-    """Write the corpus made of your own repositories, with a part held out for validation (see `_hold_out`)."""
-    found: dict[Document, list[tuple[str, Path]]] = defaultdict(list)
-    for name, path, file in python_files(folder):
-        found[Document(name, "", "unknown", "train")].append((path, file))
+def build_from_own(destination: Path, places: Sequence[str], text: str = "content", max_bytes: int = 0) -> None:
+    """Write the corpus of your own repositories and data sets, with the validation split they have, or a new one."""
+    found, rows = defaultdict(list), []
+    for place in map(Path, places):
+        if corpus_kind(str(place)) == "folder":
+            print(f"{place} has Python files, so these are read, and nothing else in it.")
+            for name, path, file in python_files(place):
+                found[Document(name, "", "unknown", "train")].append((path, file))
+            continue
+        for split in documents.SPLITS[: len(data_files(place))]:
+            data = Location(str(place), text).load(split, streaming=True)
+            rows += (Document(r["repo_name"], "", r["license"], split, r["path"], r["content"]) for r in data)
     projects = {project: ((path, file.read_bytes()) for path, file in files) for project, files in found.items()}
-    if data_files(folder):
-        print(f"{folder} has Python files, so it is read as code; its data files are left out.")
-    origin = "Python files from folders of the person who made this corpus; not meant to be shared."
-    _build(destination, projects, origin, max_bytes, choose=True)
+    origin = "Code from folders of the person who made this corpus; not meant to be shared."
+    _build(destination, projects, origin, max_bytes, rows)
 
 
 def python_files(folder: Path) -> Iterator[tuple[str, str, Path]]:
     """Yield (project, path inside it, file) for the Python files in a folder of repositories, or in a single one.
 
-    A repository may be a link to its folder; links inside it are passed over.
+    A repository may be a link to its folder, but not to one around it; links inside it are passed over.
     """
     folder = folder.expanduser().resolve()
     single = any((folder / mark).exists() for mark in (".git", "pyproject.toml", "setup.py", "setup.cfg"))
     roots = sorted(path for path in folder.iterdir() if path.is_dir() and not NOT_YOURS.fullmatch(path.name))
+    roots = [path for path in roots if not folder.is_relative_to(path.resolve())]
     for root in [folder] if single else [folder, *roots]:
         for place, folders, names in os.walk(root):
             inside = folders if single or root != folder else ()  # the sub-folders are projects of their own
@@ -209,38 +156,27 @@ def python_files(folder: Path) -> Iterator[tuple[str, str, Path]]:
                     yield root.name, file.relative_to(root).as_posix(), file
 
 
-def code_state(folder: Path) -> str:
-    """Return a digest of what is read of a folder of repositories; size and time stand for a file's content."""
-    files = ((project, path, file.stat()) for project, path, file in python_files(folder))
-    state = [(project, path, status.st_size, status.st_mtime_ns) for project, path, status in files]
+def own_state(places: Sequence[str]) -> str:
+    """Return a digest of what is read of own folders and data sets; size and time stand for a file's content."""
+    files = []
+    for place in map(Path, places):
+        code = place.is_dir() and list(python_files(place))
+        files += code or ((split, "", file) for split, found in data_files(place).items() for file in found)
+    state = [(*names, str(file), file.stat().st_size, file.stat().st_mtime_ns) for *names, file in files]
     return hashlib.sha256(repr(state).encode()).hexdigest()  # `repr` also writes names that are not valid text
 
 
-def _build(destination: Path, projects: Mapping, origin: str, max_bytes: int, choose: bool = False) -> None:
-    """Write the corpus of `projects`: documents without path and content, and (path, bytes) of the files of each."""
-    dropped: Counter = Counter()
+def _build(destination: Path, projects: Mapping, origin: str, max_bytes: int, own: list | None = None) -> None:
+    """Write the corpus of documents without path and content with their (path, bytes), and of `own` documents."""
+    dropped, note = Counter(), ""
     bar = tqdm(projects.items(), desc="Reading projects", unit="project")
     read = (documents.read_documents(project, files, dropped) for project, files in bar)
-    frame = documents.as_frame(chain.from_iterable(read))
-    if choose and len(frame):
-        origin += _hold_out(frame)
+    frame = documents.as_frame(chain(own or [], chain.from_iterable(read)))
+    if own is not None and set(frame["split"]) == {"train"}:  # nobody has chosen yet
+        held_out, note = splitting.hold_out(frame)
+        frame.loc[held_out, "split"] = "validation"
     if max_bytes:
         frame = documents.slice_documents(frame, max_bytes)
         origin += f" A fair sample of at most {max_bytes / 1e6:.1f} MB of text."
-    documents.write_corpus(destination, frame, origin, dropped)
-
-
-def _hold_out(frame: pd.DataFrame) -> str:
-    """Hold out the project nearest to a tenth of the text, or a tenth of a single one's files; return a note."""
-    size, note = frame.groupby("repo_name")["size"].sum().clip(lower=1), ""
-    if len(size) > 1:
-        tenth = size.sum() / 10
-        unit, held_out = frame["repo_name"], [(size / tenth).combine(tenth / size, max).idxmin()]
-    else:
-        unit = frame["path"].str.replace(".doctest.py", ".py", regex=False)  # a module and its examples stay together
-        files = sorted(set(unit[frame["size"] > 0]), key=lambda path: documents.stable_order("", path))
-        held_out = files[: max(1, len(files) // 10)]
-        note = " There is a single project, so both splits hold files of it: the validation loss is too good."
-        print(note.strip())
-    frame.loc[unit.isin(held_out), "split"] = "validation"
-    return note
+    documents.write_corpus(destination, frame, f"{origin} {note}".rstrip(), dropped)
+    print(note, end="\n" if note else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
-from course_utils.data.corpus import open_location
+from course_utils.data.reading import open_location
 
 PAIRS, SENTENCES = "course-pairs", "course-sentences"
 _FOLDERS = {PAIRS: "paraphrase_pairs", SENTENCES: "opinion_sentences"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from course_utils.data.corpus import open_location
+from course_utils.data.reading import open_location
 from course_utils.sandbox import run_problems
 
 PROBLEMS = "course-problems"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from course_utils import artifacts, cache
 from course_utils.data import corpus, deduplication, sources
+from course_utils.data.documents import COLUMNS
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
 from course_utils.training.loop import TrainingDiverged
@@ -139,20 +140,79 @@ def test_without_network_and_archives_installed_packages_are_used_and_a_message_
     assert set(train["repo_name"][:]) == {"pandas"}
 
 
-def test_a_corpus_without_data_science_is_refused(monkeypatch, tmp_path):
+def data_set(folder: Path, **splits: list[str]) -> str:
+    """Write CSV files of documents of nine different lines each, given by their first line; return the folder."""
+    folder.mkdir()
+    for split, starts in splits.items():
+        names = [f"{split}{number}" for number in range(len(starts))]
+        lines = ["".join(f"{name}_{n} = {name}{n}({n})\n" for n in range(9)) for name in names]
+        texts = [f"{start}\n{text}" for start, text in zip(starts, lines, strict=True)]
+        pandas.DataFrame({"content": texts}).to_csv(folder / f"{split}.csv", index=False)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "kept"),
+    [
+        (["import pandas", "import pandas", ""], ["import pandas", ""], (2, 1)),
+        (["import pandas", ""], ["", ""], None),
+        (["", ""], [""], None),
+        (["import pandas"], ["# auto-generated for pandas", ""], None),  # the rules drop the one that is named
+    ],
+)
+def test_own_data_goes_on_unfiltered_where_else_nothing_is_left(monkeypatch, tmp_path, capsys, train, validation, kept):
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
-    for name in ("one", "two"):
-        (tmp_path / "src" / name).mkdir(parents=True)
-        (tmp_path / "src" / name / "a.py").write_text("x = 1\n" * 50, encoding="utf-8")
-    with pytest.raises(ValueError, match="no document of the train split is left"):
-        artifacts.clean_corpus(get_profile("tiny", code_corpus=str(tmp_path / "src")))
+    profile = get_profile("tiny", code_corpus=data_set(tmp_path / "data", train=train, validation=validation))
+    filtered = artifacts.filtered_corpus(profile)
+    found = tuple(len(filtered.load(split)) for split in ("train", "validation"))
+    assert found == (kept or (len(train), len(validation)))
+    unfiltered = "What names pandas, sklearn, matplotlib, seaborn is too little to train on, so all documents stay."
+    assert (unfiltered in capsys.readouterr().out) is (kept is None)
+    assert all(len(artifacts.clean_corpus(profile).load(split)) for split in ("train", "validation"))
+
+
+def test_a_split_that_cleaning_empties_is_named_with_the_reasons(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
+    bad = ["# auto-generated", "# auto-generated", "y = '" + 1000 * "y" + "'"]
+    for empty, splits in {"train": {"train": bad, "test": [""]}, "validation": {"train": [""], "test": bad}}.items():
+        profile = get_profile("tiny", code_corpus=data_set(tmp_path / empty, **splits))
+        with pytest.raises(
+            ValueError, match=rf"no {empty} document is left \(dropped: 2 generated, 1 long line\); set"
+        ):
+            artifacts.clean_corpus(profile)
+    shutil.copy(tmp_path / "train/test.csv", tmp_path / "train/train.csv")
+    with pytest.raises(ValueError, match=r"no train document is left \(dropped: 1 copies\)"):
+        artifacts.clean_corpus(get_profile("tiny", code_corpus=str(tmp_path / "train")))
+
+
+def test_a_data_set_is_read_where_it_is_or_copied_with_what_is_missing_and_a_change_is_seen(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
+    rows = pandas.DataFrame([dict.fromkeys([*COLUMNS, "body"], f"import pandas\n{n}") for n in range(20)])
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation"):
+        rows.to_csv(tmp_path / "data" / f"{split}.csv", index=False)
+    mine = get_profile("tiny", code_corpus=str(tmp_path / "data"))
+    assert artifacts.code_corpus(mine).path == mine.code_corpus
+    found = [artifacts.filtered_corpus(mine), artifacts.code_corpus(replace(mine, text_column="body"))]
+    rows[:9].to_csv(tmp_path / "data" / "train.csv", index=False)
+    found += [artifacts.filtered_corpus(mine), artifacts.code_corpus(replace(mine, text_column="body"))]
+    (tmp_path / "data" / "train.csv").unlink()  # one split is left, in a file that may be given itself
+    (tmp_path / "data" / "validation.csv").rename(tmp_path / "data" / "all.csv")
+    found += [
+        artifacts.code_corpus(replace(mine, code_corpus=str(tmp_path / place))) for place in ("data", "data/all.csv")
+    ]
+    assert len({location.path for location in found}) == 6
+    assert [len(location.load("train")) for location in found] == [20, 20, 9, 9, 19, 19]
+    unfiltered = replace(mine, filtered_corpus=mine.code_corpus)  # own code, too, may be given as filtered
+    assert artifacts.filtered_corpus(unfiltered).path == found[-2].path
 
 
 @pytest.mark.parametrize("column", ["row", "content_row"])
 def test_the_clean_corpus_keeps_columns_of_any_name_and_leaks_nothing(monkeypatch, tmp_path, column):
     def document(n: int, number: int) -> str:
         lines = "".join(f"    a{n}_{i} = {i}\n" for i in range(12))
-        return json.dumps({"content": f"import pandas as pd\ndef f(x):\n{lines}", "path": "a.py", column: number})
+        row = dict.fromkeys(COLUMNS, "x") | {"content": f"import pandas as pd\ndef f(x):\n{lines}", "path": "a.py"}
+        return json.dumps(row | {column: number})
 
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
     (tmp_path / "data").mkdir()
@@ -161,7 +221,7 @@ def test_the_clean_corpus_keeps_columns_of_any_name_and_leaks_nothing(monkeypatc
     for split, documents in splits.items():
         (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(documents), encoding="utf-8")
     clean = artifacts.clean_corpus(get_profile("tiny", filtered_corpus=str(tmp_path / "data")))
-    assert clean.load("train").column_names == ["content", "path", column]
+    assert clean.load("train").column_names == [*COLUMNS, column]
     assert clean.load("train")[column][:] == list(range(10))
     assert clean.load("validation")[column][:] == list(range(10, 20))
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from course_utils.data import corpus as module
 from course_utils.data import documents
-from course_utils.data.corpus import Location, check_columns, corpus_kind, open_location
+from course_utils.data.corpus import Location, corpus_kind
 from course_utils.data.documents import COLUMNS, Document
+from course_utils.data.reading import open_location
 from course_utils.data.sources import Source
 
 EXAMPLE = b"import pandas as pd\n\npd.DataFrame({'x': [1]}).plot()\n"
@@ -146,25 +147,42 @@ def test_installed_packages_make_a_corpus_without_network(tmp_path, monkeypatch)
     assert content == Path(sys.modules["filelock._api"].__file__).read_text(encoding="utf-8")
 
 
+def script(name: str, library: str = "pandas") -> str:
+    return f"import {library}\n" + "".join(f"{name}_{line} = {name}{line}({line})\n" for line in range(9))
+
+
+def repositories(**files: dict[str, int]) -> dict[str, str]:
+    """Return the files of repositories, given as library: number of files (`none` names none of the four)."""
+    return {
+        f"{name}/{library}{n}.py": script(f"{name}_{library}{n}", library)
+        for name, counts in files.items()
+        for library, count in counts.items()
+        for n in range(count)
+    }
+
+
 def test_each_sub_folder_is_a_project_and_foreign_folders_are_left_out(tmp_path, capsys):
-    code = {f"m{n}.py": "x = 1\n" * 30 for n in range(9)}
-    source = put(tmp_path / "src", {f"big/{name}": text for name, text in code.items()} | {"loose.py": "loose = 1\n"})
-    put(tmp_path / "elsewhere", {"a.py": "linked = 1\n" * 18, "pyproject.toml": '[project]\nlicense = "(or later)"\n'})
-    (source / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)  # a project, by a link of yours
-    (source / "big/inner").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    source = put(tmp_path / "src", repositories(big={"pandas": 9}) | {"loose.py": "loose = 1\n"})
+    put(tmp_path / "elsewhere", {"a.py": script("linked"), "pyproject.toml": '[project]\nlicense = "(or later)"\n'})
+    links = {"link": "elsewhere", "big/inner": "elsewhere", "loop": "src", "above": "."}  # a project by a link of yours
+    for name, target in links.items():
+        (source / name).symlink_to(tmp_path / target, target_is_directory=True)
     (source / "big/link.py").symlink_to(tmp_path / "elsewhere/a.py")
     alien = ("big/.git", "big/.venv/lib", "venv/site-packages", "big/node_modules/m", "build/lib", "big/a.egg-info")
-    put(source, {f"{place}/alien.py": "alien = 1\n" for place in alien} | {"big/prices.jsonl": "{}"})
-    module.build_from_folder(tmp_path / "out", source)
-    assert f"{source} has Python files, so it is read as code" in capsys.readouterr().out
+    put(source, {f"{place}/alien.py": "alien = 1\n" for place in alien} | {"big/train.jsonl": "", "train.csv": ""})
+    module.build_from_own(tmp_path / "out", [str(source)])
+    said = capsys.readouterr().out
+    assert f"{source} has Python files, so these are read, and nothing else in it." in said
+    assert "Held out for validation: 1 projects, such as link." in said
     assert {(row["repo_name"], row["path"]) for row in rows(tmp_path / "out", "validation")} == {("link", "a.py")}
     train = {(row["repo_name"], row["path"]) for row in rows(tmp_path / "out", "train")}
-    assert train == {("big", name) for name in code} | {("src", "loose.py")}
+    assert train == {("big", f"pandas{n}.py") for n in range(9)} | {("src", "loose.py")}
 
 
 def test_a_single_project_is_split_by_file_and_a_note_says_so(tmp_path, capsys):
-    files = {f"m{n}.py": DOCTESTS + b"# %d\n" % n for n in range(20)}
-    module.build_from_folder(tmp_path / "out", put(tmp_path / "mine", files | {"setup.cfg": "", "a/b.py": "x = 1\n"}))
+    files = {f"m{n}.py": DOCTESTS + script(f"n{n}").encode() for n in range(20)}
+    mine = put(tmp_path / "mine", files | {"setup.cfg": "", "a/b.py": script("b")})
+    module.build_from_own(tmp_path / "out", [str(mine)])
     train, validation = ({row["path"] for row in rows(tmp_path / "out", split)} for split in documents.SPLITS)
     held_out = {path for path in validation if not path.endswith(".doctest.py")}
     assert len(held_out) == 2
@@ -174,10 +192,33 @@ def test_a_single_project_is_split_by_file_and_a_note_says_so(tmp_path, capsys):
         assert "a single project" in said
 
 
+@pytest.mark.parametrize(
+    ("files", "copied", "held_out"),
+    [
+        (repositories(shop={"flask": 4}, sales={"pandas": 18}, churn={"sklearn": 20}), {}, {"sales": 18}),
+        (repositories(a={"flask": 9}, b={"flask": 20}), {}, {"a": 9}),  # none names the four: all text counts
+        (repositories(a={"flask": 9}, b={"flask": 20, "pandas": 1}), {}, {"a": 9}),  # one file is not enough
+        (repositories(a={"flask": 9}, b={"pandas": 20}), {}, {"b": 2}),  # one project has all that trains the model
+        (repositories(a={"pandas": 1}, b={"pandas": 99}), {}, {"a": 1}),
+        (repositories(**{f"r{n}": {"pandas": 1} for n in range(30)}), {}, {"r0": 1, "r10": 1, "r3": 1}),
+        (repositories(a={"pandas": 20}, b={"seaborn": 1}), {"b": "a"}, {"a": 2}),  # copies and one file more
+        (repositories(a={"pandas": 20}, b={"pandas": 18}), {"old/tests": "b"}, {"b": 18}),  # rules drop the copies
+        (repositories(a={"pandas": 20}) | {f"b/{n}.py": f"import pandas\n# {n}\n" * 9 for n in range(9)}, {}, {"a": 2}),
+    ],
+)
+def test_what_can_train_the_model_is_held_out_in_part(tmp_path, files, copied, held_out):
+    source = put(tmp_path / "src", files)
+    for target, name in copied.items():
+        put(source / target, {path.name: path.read_bytes() + b"x = 1\n" for path in (source / name).iterdir()})
+    module.build_from_own(tmp_path / "out", [str(source)])
+    found = [row["repo_name"] for row in rows(tmp_path / "out", "validation")]
+    assert {name: found.count(name) for name in found} == held_out
+
+
 def test_a_folder_without_python_text_is_refused(tmp_path):
-    for files in ({}, {"p/a.py": b"\xff\xfe"}, {"p/a.py": "", "q/a.py": ""}):
+    for name, files in {"latin": {"p/a.py": b"\xff\xfe"}, "empty": {"p/a.py": "", "q/a.py": ""}}.items():
         with pytest.raises(ValueError, match=r"the corpus has no text for the train split.*Choose a folder"):
-            module.build_from_folder(tmp_path / "out", put(tmp_path / "src", files))
+            module.build_from_own(tmp_path / "out", [str(put(tmp_path / name, files))])
 
 
 ROWS = [
@@ -197,21 +238,30 @@ PARQUET = written.getvalue()
     [
         ("data/train-0.parquet", "data/validation-0.parquet", PARQUET),
         ("train/a.csv", "valid/a.csv", CSV),
+        ("train/a.csv", "eval/a.csv", b"\xef\xbb\xbf" + CSV.replace(b",", b";")),
         ("my_train.tsv", "my_dev.tsv", TSV),
-        ("train/a.jsonl.gz", "validation/a.jsonl.gz", gzip.compress(LINES)),
+        ("training.tsv", "val.tsv", TSV.decode().encode("utf-16")),
+        ("train/a.jsonl.gz", "VALIDATION.JSONL.GZ", gzip.compress(LINES)),
+        ("train/a.json", "validation/a.json", json.dumps(ROWS, indent=1).encode()),
     ],
 )
 def test_every_kind_of_file_is_read_and_text_stays_text(tmp_path, train, validation, data):
     folder = put(tmp_path / "a::b [ml] *", {train: data, validation: data, "topics.txt": "x", ".git/train.csv": "x"})
     loaded = open_location(str(folder), "")
     assert {split: list(found) for split, found in loaded.items()} == {"train": READ, "validation": READ}
-    assert list(Location(str(folder)).load("validation")) == READ
-    stream = Location(str(folder)).load("validation", streaming=True)
-    assert isinstance(stream, datasets.IterableDataset)
-    assert list(stream) == READ
     assert list(open_location(str(folder / train), "")["train"]) == READ
-    with pytest.raises(ValueError, match=r"has no split 'test', only \['train', 'validation'\]"):
+    with pytest.raises(ValueError, match=r"has no rows of a split 'test', but \['train', 'validation'\]"):
         Location(str(folder)).load("test")
+
+
+def test_splits_in_several_kinds_of_files_are_refused_and_others_passed_over(tmp_path):
+    folder = put(tmp_path, {"train.csv": CSV, "topics.jsonl": LINES})
+    assert set(open_location(str(folder), "")) == {"train"}
+    for name in ("train.jsonl", "dev/a.jsonl"):
+        for read in (open_location, lambda place, _: corpus_kind(place)):
+            with pytest.raises(ValueError, match=r"has splits as .jsonl and as .csv files; keep one kind"):
+                read(str(put(tmp_path, {name: LINES})), "")
+        (folder / name).unlink()
 
 
 def test_what_save_to_disk_wrote_is_read_with_its_types(tmp_path):
@@ -224,10 +274,16 @@ def test_what_save_to_disk_wrote_is_read_with_its_types(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     damaged = {"a.jsonl": LINES[:-9], "b.jsonl": b"", "c.jsonl": b"3\n", "d.csv": b"a,b\n1\n1,2,3\n"}
-    damaged |= {"e.csv": b"a\n\xff\xfe\n", "f.jsonl.gz": gzip.compress(LINES)[:-20], "g.parquet": PARQUET[:-20]}
+    damaged |= {
+        "e.csv": b"a\n\xff\xfe\n",
+        "h.csv": b"a\n",
+        "f.jsonl.gz": gzip.compress(LINES)[:-20],
+        "g.parquet": PARQUET[:-20],
+    }
     put(tmp_path, damaged)
     for name in damaged:
-        with pytest.raises(ValueError, match=rf"{name} cannot be read as a data set \(.+\)"):
+        reason = {"e.csv": "it is not UTF-8; save it as UTF-8", "h.csv": "it has no rows"}.get(name, ".+")
+        with pytest.raises(ValueError, match=rf"{name} cannot be read as a data set \({reason}\)"):
             open_location(str(tmp_path / name), "")
 
 
@@ -250,26 +306,80 @@ def test_a_hub_id_that_cannot_be_opened_says_what_to_do():
         open_location("a/b:c", "the course's")
 
 
-def test_a_folder_with_python_files_is_code_and_names_are_pinned_or_a_hub_id_or_refused(tmp_path):
-    assert corpus_kind(str(tmp_path)) == "folder"
-    for files in (["train.csv.gz"], [".venv/a.py", "train/a.jsonl"]):
-        assert corpus_kind(str(put(tmp_path / files[0], dict.fromkeys(files, "")))) == "dataset"
-    for files in (["shop/main.py", "shop/prices.jsonl"], ["main.py", "old.parquet"]):
-        assert corpus_kind(str(put(tmp_path / files[0], dict.fromkeys(files, "")))) == "folder"
-    names = {"pinned": "pinned", "": "pinned", "owner/name-{split}": "hub", "a/b": "hub"}
+def test_a_folder_with_python_files_is_code_and_names_are_pinned_or_a_hub_id_or_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kinds = {"train.csv.gz": "dataset", "train/a.jsonl": "dataset", "main.py": "folder", "shop/main.py": "folder"}
+    for number, (name, kind) in enumerate(kinds.items()):
+        put(Path(str(number)), {name: "", ".venv/a.py": ""})
+        assert corpus_kind(str(number)) == kind
+        put(Path(str(number)), {"old.parquet": ""})
+        assert corpus_kind(str(number)) == kind
+    names = {
+        "": "pinned",
+        "owner/name-{split}": "hub",
+        "a/b:c": "hub",
+        "a/b, c/d": "hub",
+        "0,2": "list",
+        "1/train/a.jsonl": "dataset",
+    }
     assert {name: corpus_kind(name) for name in names} == names
-    file = str(put(tmp_path, {"train.jsonl": ""}) / "train.jsonl")
-    for text in ("~/absent-folder", "/absent/folder", "./absent", "../absent/x", "absent", "a/b/c", "a b/c", file):
-        with pytest.raises(ValueError, match=r"is a file or does not exist. Allowed: 'pinned', a folder of your repos"):
+    put(tmp_path, {"empty/a.ipynb": "", "2,0/train.csv": ""})
+    assert corpus_kind("2,0") == "dataset"
+    for text in ("~/absent-folder", "/absent", "./absent", "../absent/x", "absent", "a/b/c", "a b/c", "0,absent"):
+        with pytest.raises(
+            ValueError, match=r"absent|a/b/c|a b/c.* does not exist. Allowed: 'pinned', a folder of your"
+        ):
             corpus_kind(text)
+    for text in ("empty", "2/main.py"):
+        with pytest.raises(ValueError, match=rf"{text}' holds no .py or data file. Allowed: 'pinned'"):
+            corpus_kind(text)
+    with pytest.raises(ValueError, match=r"mixes folder, hub"):
+        corpus_kind("2,a/b")
 
 
-def test_own_data_is_checked_at_the_door():
-    right = dict.fromkeys(COLUMNS, "x")
-    for row, message in (({"text": "x"}, "`content`.* only text"), (right | {"path": 3, "size": 1}, "`path`, `size` ")):
-        data = datasets.Dataset.from_list([row])
-        stream = datasets.IterableDataset.from_generator(lambda row=row: iter([row]))  # knows no columns yet
-        for corpus in (data, data.to_iterable_dataset(), stream):
-            with pytest.raises(ValueError, match=message):
-                check_columns(corpus)
-    check_columns(datasets.Dataset.from_list([right]).to_iterable_dataset())
+WHOLE = {"repo_name": "r", "path": "p.py", "copies": "1", "size": "9", "content": "x", "license": "MIT"}
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "read"),
+    [
+        (WHOLE | {"more": 1}, "content", WHOLE | {"more": 1}),
+        (
+            {"code": "é"},
+            "code",
+            WHOLE | {"repo_name": "unknown", "path": "", "size": "2", "content": "é", "license": "unknown"},
+        ),
+        (
+            WHOLE | {"size": 7, "copies": 2, "path": None, "body": "y"},
+            "body",
+            WHOLE | {"size": "7", "copies": "2", "path": "", "content": "y"},
+        ),
+    ],
+)
+def test_a_corpus_has_all_columns_as_text_and_its_text_may_have_another_name(tmp_path, row, text, read):
+    for split in ("train", "test"):  # which is held out where there is no validation split
+        datasets.Dataset.from_list([row]).to_parquet(tmp_path / f"{split}.parquet")
+    for streaming in (False, True):
+        loaded = Location(str(tmp_path), text).load("validation", streaming)
+        assert (list(loaded), isinstance(loaded, datasets.IterableDataset)) == ([read], streaming)
+        assert {str(loaded.features[name]) for name in COLUMNS} == {"Value('string')"}
+    assert Location(str(tmp_path), text).is_whole() is ("more" in row)
+    for column in ("absent", "more"):  # which is a number
+        with pytest.raises(
+            ValueError, match=rf"no text in a column '{column}'. Set COURSE_TEXT_COLUMN to the .*'{text}'"
+        ):
+            Location(str(tmp_path), column).load("train")
+
+
+def test_own_data_in_any_form_becomes_a_corpus_with_both_splits(tmp_path):
+    texts = {split: [{"code": script(f"{split}{n}"), "path": "a.py"} for n in range(20)] for split in ("train", "test")}
+    csv = "".join(f'"{row["code"]}"\n' for row in texts["train"])
+    put(tmp_path, {"one.csv": f"code\n{csv}", "two/more/a.csv": f"code\n{csv}", **repositories(mine={"pandas": 9})})
+    datasets.Dataset.from_list(texts["train"]).save_to_disk(tmp_path / "saved")
+    datasets.Dataset.from_list(texts["train"]).train_test_split(0.25, seed=1).save_to_disk(tmp_path / "split")
+    cases = {"one.csv": (18, 2), "two": (18, 2), "saved": (18, 2), "split": (15, 5), "mine": (8, 1)}
+    cases |= {"split,one.csv": (35, 5), "mine,saved": (20, 9)}
+    for places, counts in cases.items():
+        out = tmp_path / f"out {places}"
+        module.build_from_own(out, [str(tmp_path / place) for place in places.split(",")], "code")
+        assert (len(rows(out, "train")), len(rows(out, "validation"))) == counts, places

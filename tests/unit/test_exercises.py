@@ -382,13 +382,13 @@ def write_corpus(folder, **splits):
 def test_own_corpus_that_is_a_data_set_and_its_faults(tmp_path, capsys):
     code = [inspect.getsource(module) for module in (ast, typing, inspect)]
     right = write_corpus(tmp_path / "set", train=code[1:], validation=code[:1])
-    for value in (str(right), right, Location(str(right))):
+    for value in (str(right), right, Location(str(right)), write_corpus(tmp_path / "one", train=code)):
         assert check("04.own_corpus", value) is True
     faulty = {
         "1 files are in both splits": write_corpus(tmp_path / "both", train=code, validation=code[:1]),
         "fewer than 100,000": write_corpus(tmp_path / "short", train=["x = 1\n"], validation=["y = 2\n"]),
         "'validation' has no text": write_corpus(tmp_path / "empty", train=code, validation=[""]),
-        "has no split 'validation'": write_corpus(tmp_path / "one", train=code),
+        "has no rows of a split 'train'": write_corpus(tmp_path / "no", validation=code),
         "does not exist": tmp_path / "missing",
     }
     for message, folder in faulty.items():

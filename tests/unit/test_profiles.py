@@ -33,7 +33,22 @@ def test_full_is_the_tutorials_setting():
     assert full.batch_size * full.accumulation_steps == 256
     assert (full.learning_rate, full.warmup_steps, full.weight_decay, full.eval_steps) == (5e-4, 1000, 0.1, 5000)
     assert (full.context_length, full.model_layers, full.model_width, full.model_heads) == (128, 12, 768, 12)
-    assert get_profile("full", code_corpus="mine/code").filtered_corpus == ""  # the Hub's belongs to the Hub's code
+
+
+@pytest.mark.parametrize(
+    ("values", "filtered", "share"),
+    [
+        ({}, "", 0.25),
+        ({"code_corpus": "pinned"}, "", 0.25),
+        ({"code_corpus": "mine/code"}, "", 1.0),  # your own code is not a library's
+        ({"filtered_corpus": "mine/code"}, "mine/code", 1.0),
+        ({"code_corpus": "mine/code", "library_share": 0.5}, "", 0.5),
+        ({"name": "full", "code_corpus": "mine/code"}, "", 1.0),  # the Hub's filtered code belongs to the Hub's code
+    ],
+)
+def test_what_belongs_to_the_courses_own_code_is_not_applied_to_yours(values, filtered, share):
+    profile = get_profile(**{"name": "laptop"} | values)
+    assert (profile.filtered_corpus, profile.library_share) == (filtered, share)
 
 
 def test_single_values_from_variables_and_arguments(monkeypatch):
@@ -95,11 +110,13 @@ def test_numbers_of_numpy_and_whole_numbers_fit():
         ("./e", "{here}/e"),
         ("pairs [ml]", "{here}/pairs [ml]"),  # a folder that is there
         ("owner/name-{split}", "owner/name-{split}"),
+        ("~/a, ./b,pairs [ml],owner/name", "{here}/home/a,{here}/b,{here}/pairs [ml],owner/name"),
+        ("c,d", "{here}/c,d"),  # a folder that is there, and no list
         ("course", "course"),  # a word of the course, although there is a folder of this name
     ],
 )
 def test_every_location_is_made_absolute_once(monkeypatch, tmp_path, location, expected):
-    for name in ("pairs [ml]", "course"):
+    for name in ("pairs [ml]", "course", "c,d"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     names = ("code_corpus", "filtered_corpus", "pairs", "sentences", "encoder")

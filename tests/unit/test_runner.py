@@ -9,11 +9,13 @@ from unittest.mock import Mock
 
 import nbformat
 import psutil
+import pyarrow as pa
 import pytest
 from bs4 import BeautifulSoup
 
 from course_utils import artifacts, runner
 from course_utils.__main__ import main
+from course_utils.data.documents import COLUMNS
 
 ALT = 'A bar for "a" & a higher one for "b".'
 FIGURE = f"from course_utils import plots\nplots.bars({{'a': 1, 'b': 2}}, x='letter', y='count', alt={ALT!r})"
@@ -124,6 +126,39 @@ def test_bad_input_is_one_clear_line(course, capsys, arguments, expected):
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "location", "code", "expected"),
+    [
+        ("CODE_CORPUS", "nobody/nothing", 1, "nobody/nothing is not a local folder or file, and the Hub does not open"),
+        ("CODE_CORPUS", "course-pairs,nobody/nothing", 2, "'course-pairs' does not exist. Allowed: 'pinned', a folder"),
+        ("CODE_CORPUS", "nobody/one,nobody/two", 1, "nobody/one is not"),
+        ("FILTERED_CORPUS", "nobody/nothing", 1, "nobody/nothing is not"),
+        ("PAIRS", "nobody/nothing", 1, "nobody/nothing is not"),
+        ("SENTENCES", "{here}/code", 2, "no file in it is like train.jsonl"),
+        ("ENCODER", "nobody/nothing", 1, "COURSE_ENCODER=nobody/nothing opens neither here nor from the Hub."),
+        ("CODE_CORPUS", "{here}/none", 2, "none has no rows of a split 'train', but ['train', 'validation']"),
+        ("PAIRS", "course-sentences", 0, ""),
+    ],
+)
+def test_fetch_opens_all_that_a_profile_reads_or_fails_in_one_line(
+    monkeypatch, tmp_path, capsys, variable, location, code, expected
+):
+    (tmp_path / "code").mkdir()
+    for name in "ab":
+        (tmp_path / "code" / f"{name}.py").write_text(f"{name} = 1\n")
+    (tmp_path / "none").mkdir()
+    for split in ("train", "validation"):
+        pa.ipc.new_stream(
+            tmp_path / "none" / f"{split}.arrow", pa.schema([(name, pa.string()) for name in COLUMNS])
+        ).close()
+    values = {"HOME": "{here}/home", "CODE_CORPUS": "{here}/code", variable: location}
+    for name, value in values.items():
+        monkeypatch.setenv(f"COURSE_{name}", value.replace("{here}", str(tmp_path)))
+    assert main(["fetch", "--profile", "tiny"]) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("course_utils: ")]
+    assert (len(lines), expected in "".join(lines)) == (code > 0, True)
 
 
 def test_an_error_of_the_disk_names_the_remedy(monkeypatch, capsys):
