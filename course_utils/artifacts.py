@@ -96,7 +96,8 @@ def clean_corpus(profile: Profile) -> Location:
         )
         if profile.library_share < 1:  # paths tell examples from library code
             corpus.check_columns(train)
-        train = cleaning.sample_library(train, profile.library_share)
+        train = cleaning.sample_kinds(train, library=profile.library_share, tests=profile.tests_share)
+        held_out = cleaning.sample_kinds(held_out, tests=0)
         together = concatenate_datasets([held_out, train])  # of two near duplicates the first stays: nothing leaks
         row = max(together.column_names, key=len) + "_row"  # a name that no column has
         unique, _ = deduplication.deduplicate(together.add_column(row, range(len(together))))
@@ -105,7 +106,8 @@ def clean_corpus(profile: Profile) -> Location:
         _write_split(unique.select(range(border)), folder, "validation")
         _write_split(unique.select(range(border, len(unique))), folder, "train")
 
-    return _corpus("clean_corpus", build, filtered=_identity(filtered), library_share=profile.library_share)
+    shares = {"library_share": profile.library_share, "tests_share": profile.tests_share}
+    return _corpus("clean_corpus", build, filtered=_identity(filtered), **shares)
 
 
 def code_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:

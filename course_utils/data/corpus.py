@@ -20,8 +20,9 @@ from datasets.info import DatasetInfosDict
 from tqdm.auto import tqdm
 
 from course_utils.data import documents
+from course_utils.data.documentation import ENDINGS as PAGES
 from course_utils.data.documents import COLUMNS, Document
-from course_utils.data.sources import Source, iter_python_members
+from course_utils.data.sources import Source, iter_members
 
 PINNED = "pinned"  # the default corpus
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.{}-]+")
@@ -163,8 +164,13 @@ def check_columns(corpus: Dataset | IterableDataset) -> None:
 def build_from_sources(destination: Path, sources: Sequence[Source], archives: list[Path], max_bytes: int = 0) -> None:
     """Write the corpus of pinned sources, or a fair sample of it; `archives` are their files, in the same order."""
     pairs = zip(sources, archives, strict=True)
-    projects = {Document(s.name, s.version, s.license, s.split): iter_python_members(path) for s, path in pairs}
-    origin = "Python files from the source distributions of the projects below, pinned by version and SHA-256."
+    projects = {
+        Document(source.name, source.version, source.license, source.split): iter_members(
+            path, PAGES if source.only_pages else (".py", *PAGES)
+        )
+        for source, path in pairs
+    }
+    origin = "Python code from the source distributions of the projects below, pinned by version and SHA-256."
     _build(destination, projects, origin, max_bytes)
 
 
