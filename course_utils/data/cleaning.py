@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 
 from course_utils.data.deduplication import content_hash
 from course_utils.data.documents import kind_of
-from course_utils.data.filtering import KEYWORDS, imports_any
 
 _GENERATED = re.compile(r"auto-?generated|automatically generated", re.IGNORECASE)
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
@@ -95,19 +94,16 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("few assignments", "Under 5 assignments there is little that is computed.", _has_few_assignments, 5),
 )
-_SPARED: dict[str, Callable[[Judged], bool]] = {
-    "test or config": lambda document: kind_of(document.path) == "tests" and imports_any(document.text, KEYWORDS),
-    "few assignments": lambda document: kind_of(document.path) == "user",
-}
+# No rule on structure: it drops every short plotting script, and those are what a learner writes; they need not assign
+# much either. Tests of what the keyword filter let through have a share of their own (`sample_kinds`).
+_SPARED = {"few assignments": "user", "test or config": "tests"}
 
 
 def _sparing(rule: Rule) -> Rule:
-    spared = _SPARED.get(rule.name, lambda _: False)
-    return rule._replace(breaks=lambda document, limit: not spared(document) and rule.breaks(document, limit))
+    spared, breaks = _SPARED.get(rule.name), rule.breaks
+    return rule._replace(breaks=lambda document, limit: kind_of(document.path) != spared and breaks(document, limit))
 
 
-# The rule on structure is left out: it drops every short plotting script, and those are what a learner writes. Nor do
-# these need five assignments. Tests that use the four libraries stay: they have a share of their own (`sample_kinds`).
 TRAINING_RULES = tuple(_sparing(rule) for rule in RULES if rule.name != "no structure")
 
 
@@ -142,14 +138,12 @@ def clean_dataset(dataset: datasets.Dataset, rules: Iterable[Rule] = RULES) -> t
 
 
 def sample_kinds(dataset: datasets.Dataset, **shares: float) -> datasets.Dataset:
-    """Keep a document if its checksum falls into its kind's share, from 0 to 1; kinds without one stay whole.
-
-    Without a column `path`, which tells the kind, all documents stay.
-    """
+    """Keep a document if its checksum falls into its kind's share, from 0 to 1, if that has one; all without paths."""
     if "path" not in dataset.column_names:
         return dataset
 
     def keep(path: str | None, text: str) -> bool:
-        return int(content_hash(text)[:16], 16) < int(shares.get(kind_of(path or ""), 1) * 2**64)
+        share = shares.get(kind_of(path or ""), 1)
+        return share == 1 or int(content_hash(text)[:16], 16) < int(share * 2**64)
 
     return dataset.filter(keep, input_columns=["path", "content"])

@@ -20,7 +20,6 @@ from datasets.info import DatasetInfosDict
 from tqdm.auto import tqdm
 
 from course_utils.data import documents
-from course_utils.data.documentation import ENDINGS as PAGES
 from course_utils.data.documents import COLUMNS, Document
 from course_utils.data.sources import Source, iter_members
 
@@ -164,12 +163,7 @@ def check_columns(corpus: Dataset | IterableDataset) -> None:
 def build_from_sources(destination: Path, sources: Sequence[Source], archives: list[Path], max_bytes: int = 0) -> None:
     """Write the corpus of pinned sources, or a fair sample of it; `archives` are their files, in the same order."""
     pairs = zip(sources, archives, strict=True)
-    projects = {
-        Document(source.name, source.version, source.license, source.split): iter_members(
-            path, PAGES if source.only_pages else (".py", *PAGES)
-        )
-        for source, path in pairs
-    }
+    projects = {Document(s.name, s.version, s.license, s.split): iter_members(path, s.only_pages) for s, path in pairs}
     origin = "Python code from the source distributions of the projects below, pinned by version and SHA-256."
     _build(destination, projects, origin, max_bytes)
 

@@ -20,9 +20,7 @@ CONVENTIONS = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot", "sns":
 DIRECTIVE = re.compile(r"[ \t]*#[ \t]*doctest:.*$", re.MULTILINE)
 ACTIVE = (ast.Call, ast.Assign, ast.Import, ast.ImportFrom)  # a block with none of these does nothing
 # Magics, shell commands, questions; decorators of the Sphinx directive `ipython`.
-IPYTHON = re.compile(
-    r"^[ \t]*(?:[%!?].*|[\w.]+\?{1,2}|@(?:savefig|suppress|ok\w+|verbatim|doctest)\b.*)$", re.MULTILINE
-)
+IPYTHON = re.compile(r"(?m)^[ \t]*(?:[%!?].*|[\w.]+\?{1,2}|@(?:savefig|suppress|ok\w+|verbatim)\b.*)$")
 
 
 def parsed(source: str) -> ast.Module | None:
@@ -45,8 +43,9 @@ def pure_python(code: str) -> str:
 
 def docstrings(source: str) -> list[str]:
     """Return the docstrings of a module in the order of the file, or none if it is not valid Python."""
-    nodes = sorted(ast.walk(parsed(source) or ast.Module([], [])), key=lambda node: getattr(node, "lineno", 0))
-    return [text for node in nodes if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node, clean=False))]
+    nodes = [node for node in ast.walk(parsed(source) or ast.Module([], [])) if isinstance(node, DOCUMENTED)]
+    nodes.sort(key=lambda node: getattr(node, "lineno", 0))
+    return [text for node in nodes if (text := ast.get_docstring(node, clean=False))]
 
 
 def example_blocks(text: str) -> list[str]:

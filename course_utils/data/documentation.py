@@ -1,7 +1,7 @@
 """Turn a page of documentation into one script: its blocks of Python code, each below the sentence before it.
 
-Pages are notebooks, reStructuredText and Markdown (also MyST). What is no Python, output included, is left out; so is a
-block that does not parse. This is no full reader of these formats: it knows blocks, not what they look like on a page.
+Pages are notebooks, Markdown (also MyST) and reStructuredText. Output, other languages and blocks that do not parse are
+left out. This is no full reader of these formats: it knows where code begins and ends.
 """
 
 import json
@@ -12,23 +12,62 @@ from collections.abc import Iterator
 from course_utils.data.doctests import as_script, example_blocks, pure_python
 from course_utils.data.prose import as_comment
 
-ENDINGS = (".ipynb", ".rst", ".txt", ".md", ".myst")
+MARKDOWN = (".ipynb", ".md", ".myst")
+ENDINGS = (*MARKDOWN, ".rst", ".txt")
 LANGUAGES = {"python", "python3", "py", "ipython", "ipython3", "pycon"}
-CODE = {"code", "code-block", "sourcecode", "code-cell", "ipython", "jupyter-execute", "plot", "testcode"}
-# Directives whose content is text of the page.
+# Directives whose content is Python if they name no language, and those whose content is text of the page.
+CODE = {"code", "code-block", "sourcecode", "code-cell", "jupyter-execute", "plot", "testcode", "doctest"}
 FRAMES = {"note", "tip", "hint", "important", "warning", "admonition", "dropdown", "tab-set", "tab-item", "container"}
 
-DIRECTIVE = re.compile(r"[ \t]*\.\.(?:[ \t]+([\w-]+)::[ \t]*(\S*)|[ \t]|$)")  # name and argument, or a comment
-FENCE = re.compile(r"[ \t]*(`{3,}|~{3,}|:{3,})[ \t]*(.*)$")
+FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})(.*)")
+DIRECTIVE = re.compile(r"[ \t]*(\.\.)(?:[ \t]+(?:([\w-]+::.*)|.*))?$")  # or a comment, which has a body, too
 OPTIONS = re.compile(r"\A(?:[ \t]*:[\w-]+:.*\n|[ \t]*\n)*(?:---\n(?:.*\n)*?---\n)?")
-IPYTHON_SESSION = re.compile(r"^[ \t]*In \[[\d*]*\]:", re.MULTILINE)
 IPYTHON_INPUT = re.compile(r"^[ \t]*(?:In \[[\d*]*\]|\.{3,}):[ ]?(.*)$", re.MULTILINE)
 
 
 def documentation_script(path: str, text: str) -> str:
     """Return the code of a page, whose format the ending of `path` tells; "" if it has little or cannot be read."""
-    pieces = {".ipynb": _notebook, ".md": _markdown, ".myst": _markdown}.get(path[path.rfind(".") :], _restructured)
-    return as_script(block for prose, code in pieces(text) for block in _blocks(prose, code))
+    lines = (_as_markdown(text) if path.endswith(".ipynb") else text).split("\n")
+    return as_script(block for piece in _pieces(lines, path.endswith(MARKDOWN)) for block in _blocks(*piece))
+
+
+def _as_markdown(notebook: str) -> str:
+    """Return a Python notebook's cells as Markdown; "" for another language, an old format and what is no notebook."""
+    try:
+        page = json.loads(notebook)
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in page["cells"]]
+        if page["metadata"].get("kernelspec", {}).get("language", "python") != "python":
+            return ""
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return "\n\n".join(f"`````python\n{text}\n`````" if kind == "code" else text for kind, text in cells)
+
+
+def _pieces(lines: list[str], markdown: bool) -> Iterator[tuple[str, str]]:
+    """Yield (text before it, code) for every block of code; changes `lines`."""
+    prose, at = [], 0
+    while at < len(lines):
+        line = lines[at]
+        opening = (FENCE if markdown else DIRECTIVE).match(line)
+        prompt = not opening and line.lstrip().startswith(">>>")
+        if not opening and not prompt:
+            prose.append(line)
+        if not opening and not prompt and (markdown or not line.rstrip().endswith("::")):
+            at += 1
+            continue
+        over = rf"[ \t]{{0,{len(line) - len(line.lstrip())}}}\S"  # as a rule, a block ends where the indentation does
+        over = r"[ \t]*$" if prompt else rf"[ \t]*{opening[1]}+[ \t]*$" if markdown else over
+        end = next((n for n in range(at + 1, len(lines)) if re.match(over, lines[n])), len(lines))
+        body, after = lines[at + (not prompt) : end], end + (markdown and not prompt)
+        words = set(re.findall(r"[\w-]+", (opening[2] or "").lower())) if opening else set()
+        if words & FRAMES:
+            lines[at:after] = body
+            continue
+        bare = words <= CODE if words else not opening or (markdown and ">>>" in "".join(body))
+        if words & LANGUAGES or bare:
+            yield "\n".join(prose), "\n".join([*body, ""])
+            prose = []
+        at = after
 
 
 def _blocks(prose: str, code: str) -> list[str]:
@@ -36,75 +75,5 @@ def _blocks(prose: str, code: str) -> list[str]:
     code = textwrap.dedent(OPTIONS.sub("", code))
     if ">>>" in code:
         return example_blocks(f"{prose}\n\n{code}")
-    if IPYTHON_SESSION.search(code):
-        code = "\n".join(IPYTHON_INPUT.findall(code))
+    code = "\n".join(IPYTHON_INPUT.findall(code)) or code
     return [as_comment(prose) + source] if (source := pure_python(code)) else []
-
-
-def _is_python(kind: str, argument: str = "") -> bool:
-    return kind in LANGUAGES or (kind in CODE and argument in {"", *LANGUAGES})
-
-
-def _notebook(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (text before it, code) for the code cells, and the blocks of code in the text cells."""
-    try:
-        page = json.loads(text)
-        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in page["cells"]]
-        language = page["metadata"].get("kernelspec", {}).get("language", "python")
-    except (ValueError, KeyError, TypeError, AttributeError):  # not a notebook, or one of an old format
-        return
-    prose = ""
-    for kind, source in cells if language == "python" else ():
-        if kind == "code":
-            yield prose, source
-            prose = ""
-        elif kind == "markdown":
-            *blocks, (prose, _) = _markdown(source)
-            yield from blocks
-
-
-def _markdown(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (text before it, code) for the fenced blocks, those in the frames of MyST included, then the last text."""
-    lines, prose, at = text.split("\n"), [], 0
-    while at < len(lines):
-        at += 1
-        if not (fence := FENCE.match(lines[at - 1])):
-            prose.append(lines[at - 1])
-            continue
-        mark, (kind, argument) = fence[1], (*re.findall(r"[\w-]+", fence[2].lower()), "", "")[:2]
-        start = at
-        while at < len(lines) and not re.fullmatch(rf"[ \t]*{mark}{mark[0]}*[ \t]*", lines[at]):
-            at += 1
-        body, at = "\n".join(lines[start:at]), at + 1
-        if kind in FRAMES and "{" in fence[2]:
-            yield from _markdown(body)
-            prose = []
-        elif _is_python(kind, argument) or (not kind and ">>>" in body):
-            yield "\n".join(prose), body + "\n"
-            prose = []
-    yield "\n".join(prose), ""
-
-
-def _restructured(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (text before it, code) for code directives, literal blocks (after `::`) and paragraphs with `>>>`."""
-    lines, prose, at = text.split("\n"), [], 0
-    while at < len(lines):
-        line, start = lines[at], at
-        at += 1
-        indent = len(line) - len(line.lstrip())
-        if line.lstrip().startswith(">>>"):
-            while at < len(lines) and lines[at].strip():
-                at += 1
-            yield "\n".join(prose), "\n".join(lines[start:at]) + "\n"
-            prose = []
-            continue
-        directive = DIRECTIVE.match(line)
-        if not directive or directive[1] in FRAMES:
-            prose += [] if directive else [line]
-            if directive or not line.rstrip().endswith("::"):
-                continue
-        while at < len(lines) and (not lines[at].strip() or len(lines[at]) - len(lines[at].lstrip()) > indent):
-            at += 1
-        if not directive or (directive[1] and _is_python(directive[1], directive[2])):
-            yield "\n".join(prose), "\n".join(lines[start + 1 : at]) + "\n"
-            prose = []

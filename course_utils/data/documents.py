@@ -68,10 +68,7 @@ def left_out(project: str, path: str) -> str | None:
 
 
 def read_documents(project: Document, files: Iterable[tuple[str, bytes]], dropped: Counter) -> Iterator[Document]:
-    """Yield a project's files, given as (path, bytes), and the doctest examples of library modules; count the rest.
-
-    Of a page of documentation only the code stays, in a document of its own.
-    """
+    """Yield the documents of files given as (path, bytes): modules, their doctests, code of pages; count the rest."""
     for name, data in files:
         path = name.encode(errors="replace").decode()  # file names need not be text on every system
         reason = left_out(project.repo_name, path) or ("larger than 5 MB" if len(data) > BIGGEST_FILE else None)

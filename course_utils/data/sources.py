@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 
 from course_utils import cache
+from course_utils.data import documentation
 
 MANIFEST = Path(__file__).with_name("sources.json")
 ATTEMPTS = 3
@@ -134,8 +135,9 @@ def _download(index: PyPISimple, source: Source, target: Path) -> None:
             time.sleep(0.5 * 2**attempt)
 
 
-def iter_members(archive: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """Yield (path inside the project, bytes) for the files of a source distribution with these endings; no links."""
+def iter_members(archive: Path, only_pages: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yield (path inside the project, bytes) for `.py` files and pages of documentation, not following links."""
+    endings = documentation.ENDINGS if only_pages else (".py", *documentation.ENDINGS)
     with tarfile.open(archive) as tar:
         for member in tar:
             path = member.name.partition("/")[2]  # without the top folder
