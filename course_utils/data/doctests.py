@@ -18,7 +18,8 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Docstrings of these libraries take their own short names for granted; a script of its own needs the import.
 CONVENTIONS = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot", "sns": "seaborn"}
 DIRECTIVE = re.compile(r"[ \t]*#[ \t]*doctest:.*$", re.MULTILINE)
-ACTIVE = (ast.Call, ast.Assign, ast.Import, ast.ImportFrom)  # a block with none of these does nothing
+# A block with none of these is a text that happens to parse.
+ACTIVE = (ast.Call, ast.Assign, ast.Attribute, ast.Subscript, ast.Import, ast.ImportFrom)
 # Magics, shell commands, questions; decorators of the Sphinx directive `ipython`.
 IPYTHON = re.compile(r"(?m)^[ \t]*(?:[%!?].*|[\w.]+\?{1,2}|@(?:savefig|suppress|ok\w+|verbatim)\b.*)$")
 
@@ -34,7 +35,7 @@ def parsed(source: str) -> ast.Module | None:
 
 
 def pure_python(code: str) -> str:
-    """Return code without what only IPython understands; "" if it is not valid Python, or does nothing."""
+    """Return code without what only IPython understands; "" if it is not valid Python, or only words."""
     for attempt in (code, IPYTHON.sub("", code)):
         if tree := parsed(attempt):
             return attempt.strip("\n") + "\n" if any(isinstance(node, ACTIVE) for node in ast.walk(tree)) else ""

@@ -10,7 +10,7 @@ LOOK_BACK = 2000  # a notebook's text may hold a picture as one line of a millio
 
 PARAGRAPH = re.compile(r"\n[ \t]*\n")
 LIST_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)]|#\.)[ \t]+", re.MULTILINE)
-FIELD = re.compile(r"^[ \t]*(?::[\w -]+:(?!`).*|<!--.*-->)$", re.MULTILINE)  # options of a directive, HTML comments
+FIELD = re.compile(r"^[ \t]*(?::[\w -]+:(?!`).*|::|<!--.*-->)$", re.MULTILINE)  # options of a directive, HTML comments
 HEADING = re.compile(r"(?m)^(?:[ \t]*#{1,6}[ \t]+(\S.*)|(.*\w.*)\n[ \t]*([^\w\s])\3{2,}[ \t]*)$")  # or underlined
 SENTENCE_END = re.compile(r"(?<=[.!?:])\s+(?=[\"'(]?[A-Z])")
 WORD = re.compile(r"[^\W\d_]{2,}")
