@@ -23,9 +23,16 @@ ACTIVE = (ast.Call, ast.Assign, ast.Attribute, ast.Subscript, ast.Import, ast.Im
 # Magics, shell commands, questions; decorators of the Sphinx directive `ipython`.
 IPYTHON = re.compile(r"(?m)^[ \t]*(?:[%!?].*|[\w.]+\?{1,2}|@(?:savefig|suppress|ok\w+|verbatim)\b.*)$")
 
+# An f-string whose braces hold its own quote, a backslash or a line end: Python 3.12 reads it, whatever it is told.
+NEWER_STRING = re.compile(
+    r"(?<![\w\"'])[fF][rR]?([\"'])(?:(?!\1)[^{}\n]|\{\{|\}\}|\{(?:(?!\1)[^{}\n\\])*\})*+\{(?:(?!\1)[^{}\n\\])*(?:\1|[\\\n])"
+)
+
 
 def parsed(source: str) -> ast.Module | None:
     """Return the syntax tree of a module, or None if it is not valid Python."""
+    if NEWER_STRING.search(source):
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's code

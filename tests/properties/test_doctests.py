@@ -72,6 +72,6 @@ def test_imports_that_the_examples_take_for_granted_stand_above_them():
 def test_a_module_that_cannot_be_parsed_has_no_examples():
     examples = "def good():\n    '''G.\n\n" + "".join(f"    >>> x{i} = {i}\n" for i in range(6)) + "    '''\n"
     assert code_lines(doctest_document(examples)) == [f"x{i} = {i}" for i in range(6)]
-    newer, too_deep = "type N = int\n", "x = " + "-" * 100_000 + "1"
-    for code in ("def broken(:\n", "\0", "x = " + "(" * 5000 + ")" * 5000, too_deep, newer):
+    newer = "type N = int\n", 'f"{a["b"]}"', "f\"{{{a}}} {'\\n'.join(b)}\"", "f'{\n1}'"  # a newer Python reads these
+    for code in ("def broken(:\n", "\0", "x = " + "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1", *newer):
         assert doctest_document(examples + code) == ""
