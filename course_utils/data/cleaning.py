@@ -51,6 +51,7 @@ class Rule(NamedTuple):
     why: str
     breaks: Callable[[Judged, float], bool]
     limit: float = 0
+    spares: str = ""  # the kind of document that never breaks it
 
 
 def _has_long_line(document: Judged, limit: float) -> bool:
@@ -97,14 +98,9 @@ RULES: tuple[Rule, ...] = (
 # No rule on structure: it drops every short plotting script, and those are what a learner writes; they need not assign
 # much either. Tests of what the keyword filter let through have a share of their own (`sample_kinds`).
 _SPARED = {"few assignments": "user", "test or config": "tests"}
-
-
-def _sparing(rule: Rule) -> Rule:
-    spared, breaks = _SPARED.get(rule.name), rule.breaks
-    return rule._replace(breaks=lambda document, limit: kind_of(document.path) != spared and breaks(document, limit))
-
-
-TRAINING_RULES = tuple(_sparing(rule) for rule in RULES if rule.name != "no structure")
+TRAINING_RULES = tuple(
+    rule._replace(spares=_SPARED.get(rule.name, "")) for rule in RULES if rule.name != "no structure"
+)
 
 
 def characters_per_token_rule(tokenizer: Any, limit: float = 1.5) -> Rule:
@@ -120,8 +116,9 @@ def characters_per_token_rule(tokenizer: Any, limit: float = 1.5) -> Rule:
 def clean(document: str | None, path: str | None = "", rules: Iterable[Rule] = RULES) -> Decision:
     """Decide whether a document stays; the reason is the first rule it breaks. A missing one (None) counts as empty."""
     text = document or ""
-    seen = Judged(text, path or "", text.splitlines())
-    return next((Decision(False, rule.name) for rule in rules if rule.breaks(seen, rule.limit)), Decision(True))
+    seen, kind = Judged(text, path or "", text.splitlines()), kind_of(path or "")
+    broken = (rule.name for rule in rules if rule.spares != kind and rule.breaks(seen, rule.limit))
+    return next((Decision(False, name) for name in broken), Decision(True))
 
 
 def clean_dataset(dataset: datasets.Dataset, rules: Iterable[Rule] = RULES) -> tuple[datasets.Dataset, Counter[str]]:

@@ -26,20 +26,14 @@ IPYTHON_INPUT = re.compile(r"^[ \t]*(?:In \[[\d*]*\]|\.{3,}):[ ]?(.*)$", re.MULT
 
 
 def documentation_script(path: str, text: str) -> str:
-    """Return the code of a page, whose format the ending of `path` tells; "" if it has little or cannot be read."""
+    """Return the code of a page, whose format the ending of `path` tells; "" if it has little."""
     lines = (_as_markdown(text) if path.endswith(".ipynb") else text).split("\n")
     return as_script(block for piece in _pieces(lines, path.endswith(MARKDOWN)) for block in _blocks(*piece))
 
 
 def _as_markdown(notebook: str) -> str:
-    """Return a Python notebook's cells as Markdown; "" for another language, an old format and what is no notebook."""
-    try:
-        page = json.loads(notebook)
-        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in page["cells"]]
-        if page["metadata"].get("kernelspec", {}).get("language", "python") != "python":
-            return ""
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return ""
+    """Return the cells of a notebook, in the format of today, as Markdown."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook)["cells"]]
     return "\n\n".join(f"`````python\n{text}\n`````" if kind == "code" else text for kind, text in cells)
 
 
@@ -52,9 +46,9 @@ def _pieces(lines: list[str], markdown: bool) -> Iterator[tuple[str, str]]:
         prompt = not opening and line.lstrip().startswith(">>>")
         if not opening and not prompt:
             prose.append(line)
-        if not opening and not prompt and (markdown or not line.rstrip().endswith("::")):
-            at += 1
-            continue
+            if markdown or not line.rstrip().endswith("::"):
+                at += 1
+                continue
         over = rf"[ \t]{{0,{len(line) - len(line.lstrip())}}}\S"  # as a rule, a block ends where the indentation does
         over = r"[ \t]*$" if prompt else rf"[ \t]*{opening[1]}+[ \t]*$" if markdown else over
         end = next((n for n in range(at + 1, len(lines)) if re.match(over, lines[n])), len(lines))

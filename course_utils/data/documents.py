@@ -24,8 +24,9 @@ LEAST_USER_SHARE = 0.25  # of a slice, as far as there are that many: a small sl
 TESTS_KEPT = 3  # of five test files: with all, half of the code were tests; the cleaning lesson needs some to drop
 BIGGEST_FILE = 5_000_000  # bytes
 
-VENDORED = re.compile(r"(^|/)_?(vendor(ed)?|externals?|extern|third_party|subprojects)/")
-BUILT = re.compile(r"(^|/)(_build|auto_(examples?|gallery|tutorials)|generated)/")  # by Sphinx, from other files
+COPIED = re.compile(  # from another project, or by Sphinx from other files
+    r"(^|/)(_?(vendor(ed)?|externals?|extern|third_party|subprojects)|_build|auto_(examples?|gallery|tutorials)|generated)/"
+)
 MACHINERY = re.compile(r"(^|/)(\.[^/]*|build_tools|ci|setup\.py|versioneer\.py|__config__\.py)(/|$)")
 TEST = re.compile(r"(^|/)(tests?/|test_[^/]*\.py$|[^/]*_test\.py$|conftest\.py$)")
 USER_STYLE = re.compile(r"(^|/)(examples?|galler(y|ies)|tutorials?)/|\.(doctest|ipynb|rst|txt|md|myst)\.py$")
@@ -55,10 +56,8 @@ def kind_of(path: str) -> str:
 
 def left_out(project: str, path: str) -> str | None:
     """Return the reason why a file of a project stays out of every corpus, or None."""
-    if VENDORED.search(path):
-        return "copied in from another project"
-    if BUILT.search(path):
-        return "built from other files"
+    if COPIED.search(path):
+        return "copied in from another project, or built from other files"
     if MACHINERY.search(path):
         return "set-up machinery"
     unlucky = int(stable_order(project, path), 16) % 5 >= TESTS_KEPT

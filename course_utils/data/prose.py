@@ -24,7 +24,6 @@ PLAIN_TEXT = [  # in this order: reStructuredText and Markdown, which quote code
     (re.compile(r"`+([^`]+)`+(?:_{1,2}\b)?"), r"\1"),
     (re.compile(r"\\([*_`|\\])|\\$", re.MULTILINE), r"\1"),
     (re.compile(r":{2,}[ \t]*$"), ":"),
-    (re.compile(r"\s+"), " "),
 ]
 
 
@@ -35,7 +34,7 @@ def as_comment(text: str) -> str:
     plain = LIST_ITEM.split(paragraph.removeprefix("# "))[-1]
     for pattern, replacement in PLAIN_TEXT:
         plain = pattern.sub(replacement, plain)
-    sentences = SENTENCE_END.split(plain.strip())
+    sentences = SENTENCE_END.split(" ".join(plain.split()))
     sentence = " ".join(sentences[-2 if len(sentences[-1]) < SHORT else -1 :])
     words = len(WORD.findall(sentence))
     # Without a full stop it may be the rest of an output: "Name: price, dtype: float64".

@@ -89,11 +89,9 @@ def test_files_are_normalised_kept_or_counted(built):
     assert not {"doc/_build/start.rst.txt.py", "pandas/tests/start.rst.py"} & set(found)
     assert not any(path.endswith(".doctest.py") for path in tests)
     card = (built / "README.md").read_text(encoding="utf-8")
-    for reason in (
-        *("copied in from another project", "larger than 5 MB", "not UTF-8", "set-up machinery"),
-        *("built from other files", "documentation with little code"),
-    ):
+    for reason in ("documentation with little code", "larger than 5 MB", "not UTF-8", "set-up machinery"):
         assert f"- {reason}: 1\n" in card
+    assert "- copied in from another project, or built from other files: 2\n" in card
     assert f"- tests (three files in five are kept): {41 - len(tests)}\n" in card
     assert f"| pandas | 1 | BSD-3-Clause | train | 4 | 4 | {len(tests)} | 0.0" in card
 

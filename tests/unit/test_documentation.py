@@ -14,8 +14,8 @@ from course_utils.data.prose import as_comment
 LINES = "".join(f"x{n} = f({n})\n" for n in range(SHORTEST))
 
 
-def notebook(*cells: tuple[str, str], **metadata) -> str:
-    return json.dumps({"cells": [{"cell_type": kind, "source": [text]} for kind, text in cells], "metadata": metadata})
+def notebook(*cells: tuple[str, str]) -> str:
+    return json.dumps({"cells": [{"cell_type": kind, "source": [text]} for kind, text in cells]})
 
 
 MAGICS = "%matplotlib inline\nimport pandas as pd\n!pip install x\nframe = pd.read_csv('f.csv')\nframe.head?\n"
@@ -127,9 +127,6 @@ PAGES = {
         "# We load all of the data about the flights:\nimport pandas as pd\n\nframe = pd.read_csv('f.csv')\n\n"
         "frame.plot()\n\nlabel = (\n    'a'\n    % x\n)\n",
     ),
-    "julia.ipynb": (notebook(("code", LINES), kernelspec={"language": "julia"}), ""),
-    "old.ipynb": ('{"worksheets": []}', ""),
-    "broken.ipynb": ('{"cells": [', ""),
     "fences.md": (
         MARKDOWN,
         "# Some bold words stand before code_name here\na = f(1)\n\n# A note about mean is this.\nb = mean(a)\n\n"
@@ -199,7 +196,7 @@ def test_the_same_blocks_give_the_same_script_in_every_format(blocks, form):
 
 @given(
     st.text(st.sampled_from("`~:.>#\\n \\t[](){}*_-=In123abc"), max_size=300),
-    st.sampled_from([".rst", ".md", ".ipynb"]),
+    st.sampled_from([".rst", ".md"]),
 )
 def test_any_text_gives_python_or_nothing(text, ending):
     script = documentation_script("a" + ending, text)
