@@ -133,7 +133,7 @@ LOCATIONS = tuple(f.name for f in fields(Profile) if f.metadata["unit"] == "loca
 PROFILES: Mapping[str, Profile] = {
     # CI and a first look: every step runs, no step learns much.
     "tiny": Profile(
-        name="tiny", small_sources=True, corpus_bytes=4_000_000,
+        name="tiny", small_sources=True, corpus_bytes=4_000_000, tests_share=0.4,
         vocab_size=2048, model_layers=2, model_width=128,
         train_steps=160, warmup_steps=80, learning_rate=3e-3, eval_steps=20, save_steps=40, eval_sequences=120,
         finetune_epochs=1, finetune_pairs=64, finetune_seeds=2,
