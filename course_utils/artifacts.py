@@ -80,7 +80,7 @@ def filtered_corpus(profile: Profile) -> Location:
     def build(folder: Path) -> None:
         streams = [raw.load(split, streaming=True) for split in SPLITS]
         kept = [filtering.filter_streaming_dataset(stream, filtering.KEYWORDS) for stream in streams]
-        if not all(any(cleaning.clean(r["content"], r["path"], cleaning.TRAINING_RULES).keep for r in s) for s in kept):
+        if not all(any(cleaning.can_be_held_out(r["content"], r["path"]) for r in s) for s in kept):
             print(f"What names {', '.join(filtering.KEYWORDS)} is too little to train on, so all documents stay.")
             kept = map(raw.load, SPLITS)
         for rows, split in zip(kept, SPLITS, strict=True):
@@ -99,7 +99,9 @@ def clean_corpus(profile: Profile) -> Location:
             unique, copies = deduplication.deduplicate(filtered.load(split))
             cleaned[split], dropped[split] = cleaning.clean_dataset(unique, cleaning.TRAINING_RULES)
             dropped[split]["copies"] = copies.exact + copies.near
-        held_out, train = cleaned["validation"], cleaning.sample_library(cleaned["train"], profile.library_share)
+        held_out = cleaning.sample_kinds(cleaned["validation"], tests=0)
+        shares = {"library": profile.library_share, "tests": profile.tests_share}
+        train = cleaning.sample_kinds(cleaned["train"], **shares)
         together = concatenate_datasets([held_out, train])  # of two near duplicates the first stays: nothing leaks
         row = max(together.column_names, key=len) + "_row"  # a name that no column has
         unique, copies = deduplication.deduplicate(together.add_column(row, range(len(together))))
@@ -109,7 +111,8 @@ def clean_corpus(profile: Profile) -> Location:
             rows = unique.select([n for n, train in enumerate(is_train) if train == (split == "train")])
             _write_split(rows.remove_columns(row), folder, split, dropped[split])
 
-    return _corpus("clean_corpus", build, filtered=_identity(filtered), library_share=profile.library_share)
+    shares = {"library_share": profile.library_share, "tests_share": profile.tests_share}
+    return _corpus("clean_corpus", build, filtered=_identity(filtered), **shares)
 
 
 def code_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:

@@ -79,6 +79,7 @@ class Profile:
     corpus_bytes: int = setting(0, "bytes", "Cap on the raw text; 0 takes everything.", least=0)
     sample_documents: int = setting(1_000_000, "documents", "Most documents that a notebook looks at itself.", least=1)
     library_share: float = setting(1.0, "share", "Library files (not examples) kept for training.", least=0, most=1)
+    tests_share: float = setting(0.0, "share", "Tests that use the libraries kept for training.", least=0, most=1)
     vocab_size: int = setting(8192, "tokens", "Size of the tokenizer's vocabulary.", least=260)
     context_length: int = setting(128, "tokens", "Longest input of the model.", least=2)
     model_layers: int = setting(4, "blocks", "Transformer blocks.", least=1)
@@ -141,7 +142,7 @@ LOCATIONS = tuple(f.name for f in fields(Profile) if f.metadata["unit"] == "loca
 PROFILES: Mapping[str, Profile] = {
     # CI and a first look: every step runs, no step learns much.
     "tiny": Profile(
-        name="tiny", small_sources=True, corpus_bytes=4_000_000,
+        name="tiny", small_sources=True, corpus_bytes=4_000_000, tests_share=0.4,
         vocab_size=2048, model_layers=2, model_width=128,
         train_steps=160, warmup_steps=80, learning_rate=3e-3, eval_steps=20, save_steps=40, eval_sequences=120,
         finetune_epochs=1, finetune_pairs=64, finetune_seeds=2,
@@ -149,7 +150,7 @@ PROFILES: Mapping[str, Profile] = {
     ),
     # A model that visibly learns in about ten minutes on two cores.
     "laptop": Profile(
-        name="laptop", library_share=0.25,
+        name="laptop", library_share=0.25, tests_share=0.4,
         train_steps=1800, warmup_steps=300, learning_rate=3e-3, eval_steps=150, save_steps=300, eval_sequences=300,
     ),
     # The tutorials' own setting: Hub data, 124 M parameters, effective batch of 256 sequences.

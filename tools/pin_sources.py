@@ -17,7 +17,7 @@ from pathlib import Path
 from course_utils.data.sources import MANIFEST, TIMEOUT, Source, load_manifest, package_index
 
 
-def pin(name: str, version: str, license_name: str | None, split: str, tiny: bool, folder: Path) -> Source:
+def pin(name: str, version: str, license_name: str | None, folder: Path, **fields) -> Source:
     """Return the pinned source of one release; the archive is downloaded to `folder` for its size and licence.
 
     Raises `ValueError` when the index has no source distribution of that version, or serves other bytes than it names.
@@ -38,7 +38,7 @@ def pin(name: str, version: str, license_name: str | None, split: str, tiny: boo
     license_name = email.message_from_bytes(read_metadata(path))["License-Expression"] or license_name
     if license_name is None:
         raise ValueError(f"{name} {version} declares no SPDX expression; read its licence, and name it with --license")
-    return Source(name, version, path.name, digest, path.stat().st_size, license_name, split, tiny)
+    return Source(name, version, path.name, digest, path.stat().st_size, license_name, **fields)
 
 
 def read_metadata(archive: Path) -> bytes:
@@ -48,8 +48,8 @@ def read_metadata(archive: Path) -> bytes:
 
 
 def write_manifest(sources: list[Source]) -> None:
-    """Write the manifest, sorted by name."""
-    entries = [asdict(source) for source in sorted(sources, key=lambda source: source.name)]
+    """Write the manifest, sorted by name and version."""
+    entries = [asdict(source) for source in sorted(sources, key=lambda source: (source.name, source.version))]
     MANIFEST.write_text(json.dumps({"sources": entries}, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
@@ -59,19 +59,23 @@ def main() -> None:
     parser.add_argument("releases", nargs="+", metavar="NAME==VERSION")
     parser.add_argument("--split", choices=("train", "validation"))
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument(
+        "--only-pages", action="store_true", help="read its documentation alone, beside another release"
+    )
     parser.add_argument("--license", help="SPDX expression")
     parser.add_argument("--folder", type=Path, required=True, help="where archives are kept")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    pinned = {source.name: source for source in (load_manifest() if MANIFEST.exists() else ())}
+    pinned = {(source.name, source.only_pages): source for source in (load_manifest() if MANIFEST.exists() else ())}
     for release in options.releases:
         name, _, version = release.partition("==")
-        old = pinned.get(name)
+        old = pinned.get(key := (name, options.only_pages))
         split = options.split or (old.split if old else "train")
         tiny = options.tiny or bool(old and old.tiny)
         license_name = options.license or (old.license if old else None)
-        pinned[name] = pin(name, version, license_name, split, tiny, options.folder)
-        print(name, version, pinned[name].license, f"{pinned[name].size / 1e6:.1f} MB")
+        fields = {"split": split, "tiny": tiny, "only_pages": options.only_pages}
+        pinned[key] = pin(name, version, license_name, options.folder, **fields)
+        print(name, version, pinned[key].license, f"{pinned[key].size / 1e6:.1f} MB")
     write_manifest(list(pinned.values()))
 
 

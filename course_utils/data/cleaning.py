@@ -12,7 +12,7 @@ import datasets
 from tqdm.auto import tqdm
 
 from course_utils.data.deduplication import content_hash
-from course_utils.data.documents import is_user_style
+from course_utils.data.documents import kind_of
 
 _GENERATED = re.compile(r"auto-?generated|automatically generated", re.IGNORECASE)
 _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
@@ -51,6 +51,7 @@ class Rule(NamedTuple):
     why: str
     breaks: Callable[[Judged, float], bool]
     limit: float = 0
+    spares: str = ""  # the kind of document that never breaks it
 
 
 def _has_long_line(document: Judged, limit: float) -> bool:
@@ -94,8 +95,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("few assignments", "Under 5 assignments there is little that is computed.", _has_few_assignments, 5),
 )
-# The rule on structure is left out: it drops every short plotting script, and those are what a learner writes.
-TRAINING_RULES = tuple(rule for rule in RULES if rule.name != "no structure")
+# No rule on structure: it drops every short plotting script, and those are what a learner writes; they need not assign
+# much either. Tests of what the keyword filter let through have a share of their own (`sample_kinds`).
+_SPARED = {"few assignments": "user", "test or config": "tests"}
+TRAINING_RULES = tuple(
+    rule._replace(spares=_SPARED.get(rule.name, "")) for rule in RULES if rule.name != "no structure"
+)
 
 
 def characters_per_token_rule(tokenizer: Any, limit: float = 1.5) -> Rule:
@@ -111,8 +116,14 @@ def characters_per_token_rule(tokenizer: Any, limit: float = 1.5) -> Rule:
 def clean(document: str | None, path: str | None = "", rules: Iterable[Rule] = RULES) -> Decision:
     """Decide whether a document stays; the reason is the first rule it breaks. A missing one (None) counts as empty."""
     text = document or ""
-    seen = Judged(text, path or "", text.splitlines())
-    return next((Decision(False, rule.name) for rule in rules if rule.breaks(seen, rule.limit)), Decision(True))
+    seen, kind = Judged(text, path or "", text.splitlines()), kind_of(path or "")
+    broken = (rule.name for rule in rules if rule.spares != kind and rule.breaks(seen, rule.limit))
+    return next((Decision(False, name) for name in broken), Decision(True))
+
+
+def can_be_held_out(document: str, path: str) -> bool:
+    """Return whether a document passes the rules for training and is not a test, of which none is held out."""
+    return kind_of(path) != "tests" and clean(document, path, TRAINING_RULES).keep
 
 
 def clean_dataset(dataset: datasets.Dataset, rules: Iterable[Rule] = RULES) -> tuple[datasets.Dataset, Counter[str]]:
@@ -128,12 +139,13 @@ def clean_dataset(dataset: datasets.Dataset, rules: Iterable[Rule] = RULES) -> t
     return dataset.select(kept), Counter(dict(reasons.most_common()))
 
 
-def sample_library(dataset: datasets.Dataset, share: float) -> datasets.Dataset:
-    """Keep every user-style document, and a library document if its checksum falls into `share`, from 0 to 1."""
-    if share == 1:  # also without a column `path`
+def sample_kinds(dataset: datasets.Dataset, **shares: float) -> datasets.Dataset:
+    """Keep a document if its checksum falls into its kind's share, from 0 to 1, if that has one; all without paths."""
+    if "path" not in dataset.column_names:
         return dataset
 
     def keep(path: str | None, text: str) -> bool:
-        return is_user_style(path or "") or int(content_hash(text)[:16], 16) < int(share * 2**64)
+        share = shares.get(kind_of(path or ""), 1)
+        return share == 1 or int(content_hash(text)[:16], 16) < int(share * 2**64)
 
     return dataset.filter(keep, input_columns=["path", "content"])

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from course_utils.data import documents, splitting
 from course_utils.data.documents import COLUMNS, Document
 from course_utils.data.reading import HUB_ID, data_files, open_hub, read_file
-from course_utils.data.sources import Source, iter_python_members
+from course_utils.data.sources import Source, iter_members
 from course_utils.profiles import locations
 
 PINNED = "pinned"  # the default corpus
@@ -104,8 +104,8 @@ def corpus_kind(text: str) -> str:
 def build_from_sources(destination: Path, sources: Sequence[Source], archives: list[Path], max_bytes: int = 0) -> None:
     """Write the corpus of pinned sources, or a fair sample of it; `archives` are their files, in the same order."""
     pairs = zip(sources, archives, strict=True)
-    projects = {Document(s.name, s.version, s.license, s.split): iter_python_members(path) for s, path in pairs}
-    origin = "Python files from the source distributions of the projects below, pinned by version and SHA-256."
+    projects = {Document(s.name, s.version, s.license, s.split): iter_members(path, s.only_pages) for s, path in pairs}
+    origin = "Python code from the source distributions of the projects below, pinned by version and SHA-256."
     _build(destination, projects, origin, max_bytes)
 
 

@@ -16,17 +16,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from course_utils.data.doctests import doctest_document
+from course_utils.data.documentation import ENDINGS, documentation_script
 
 COLUMNS = ("repo_name", "path", "copies", "size", "content", "license")
 SPLITS = ("train", "validation")
 LEAST_USER_SHARE = 0.25  # of a slice, as far as there are that many: a small slice must not lose its example scripts
-TESTS_KEPT = 4  # one test file in four: half of all code would be tests, but the cleaning lesson needs some to drop
+TESTS_KEPT = 3  # of five test files: with all, half of the code were tests; the cleaning lesson needs some to drop
 BIGGEST_FILE = 5_000_000  # bytes
 
-VENDORED = re.compile(r"(^|/)_?(vendor(ed)?|externals?|extern|third_party|subprojects)/")
+COPIED = re.compile(  # from another project, or by Sphinx from other files
+    r"(^|/)(_?(vendor(ed)?|externals?|extern|third_party|subprojects)|_build|auto_(examples?|gallery|tutorials)|generated)/"
+)
 MACHINERY = re.compile(r"(^|/)(\.[^/]*|build_tools|ci|setup\.py|versioneer\.py|__config__\.py)(/|$)")
 TEST = re.compile(r"(^|/)(tests?/|test_[^/]*\.py$|[^/]*_test\.py$|conftest\.py$)")
-USER_STYLE = re.compile(r"(^|/)(examples?|galler(y|ies)|tutorials?)/|\.doctest\.py$")
+USER_STYLE = re.compile(r"(^|/)(examples?|galler(y|ies)|tutorials?)/|\.(doctest|ipynb|rst|txt|md|myst)\.py$")
+KINDS = ("user", "library", "tests")
 
 
 class Document(NamedTuple):
@@ -45,24 +49,25 @@ def stable_order(project: str, path: str) -> str:
     return hashlib.sha256(f"{project}\n{path}".encode()).hexdigest()
 
 
-def is_user_style(path: str) -> bool:
-    """Return whether a path is that of an example, a tutorial or doctests."""
-    return bool(USER_STYLE.search(path)) and not TEST.search(path)
+def kind_of(path: str) -> str:
+    """Return "tests", or "user" for an example, a tutorial, doctests and documentation, or else "library"."""
+    return "tests" if TEST.search(path) else "user" if USER_STYLE.search(path) else "library"
 
 
 def left_out(project: str, path: str) -> str | None:
     """Return the reason why a file of a project stays out of every corpus, or None."""
-    if VENDORED.search(path):
-        return "copied in from another project"
+    if COPIED.search(path):
+        return "copied in from another project, or built from other files"
     if MACHINERY.search(path):
         return "set-up machinery"
-    if TEST.search(path) and int(stable_order(project, path), 16) % TESTS_KEPT:
-        return "tests (one file in four is kept)"
+    unlucky = int(stable_order(project, path), 16) % 5 >= TESTS_KEPT
+    if TEST.search(path) and (unlucky or path.endswith(ENDINGS)):
+        return "tests (three files in five are kept)"
     return None
 
 
 def read_documents(project: Document, files: Iterable[tuple[str, bytes]], dropped: Counter) -> Iterator[Document]:
-    """Yield a project's files, given as (path, bytes), and the doctest examples of library modules; count the rest."""
+    """Yield the documents of files given as (path, bytes): modules, their doctests, code of pages; count the rest."""
     for name, data in files:
         path = name.encode(errors="replace").decode()  # file names need not be text on every system
         reason = left_out(project.repo_name, path) or ("larger than 5 MB" if len(data) > BIGGEST_FILE else None)
@@ -70,20 +75,23 @@ def read_documents(project: Document, files: Iterable[tuple[str, bytes]], droppe
             content = data.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError:
             reason = reason or "not UTF-8"
+        if not reason and path.endswith(ENDINGS):
+            content, path = documentation_script(path, content), f"{path}.py"
+            reason = None if content else "documentation with little code"
         if reason:
             dropped[reason] += 1
             continue
         yield project._replace(path=path, content=content)
-        if not is_user_style(path) and not TEST.search(path) and (examples := doctest_document(content)):
+        if kind_of(path) == "library" and (examples := doctest_document(content)):
             yield project._replace(path=f"{path[:-3]}.doctest.py", content=examples)
 
 
 def as_frame(documents: Iterable[Document]) -> pd.DataFrame:
-    """Return documents as rows in a stable order, with their `size` in bytes and whether they are user-style."""
+    """Return documents as rows in a stable order, with their `size` in bytes and their kind."""
     frame = pd.DataFrame(documents, columns=Document._fields, dtype=object)
     frame = frame.sort_values(["repo_name", "path", "content"], ignore_index=True)
     frame["size"] = [len(text.encode()) for text in frame["content"]]
-    frame["user"] = [is_user_style(path) for path in frame["path"]]
+    frame["kind"] = [kind_of(path) for path in frame["path"]]
     return frame
 
 
@@ -101,7 +109,7 @@ def slice_documents(frame: pd.DataFrame, max_bytes: int) -> pd.DataFrame:
     taken = []
     for split, cap in (("train", max_bytes - held_out), ("validation", held_out)):
         mine = frame[(frame["split"] == split) & (frame["size"] <= cap // 20)]
-        user, library = mine[mine["user"]], mine[~mine["user"]]
+        user, library = mine[mine["kind"] == "user"], mine[mine["kind"] != "user"]
         share = user["size"].sum() / max(mine["size"].sum(), 1)
         user = user[user["size"].cumsum() <= int(cap * max(LEAST_USER_SHARE, share))]
         taken += [user, library[library["size"].cumsum() <= cap - user["size"].sum()]]
@@ -129,9 +137,11 @@ def _data_card(frame: pd.DataFrame, origin: str, dropped: Counter) -> str:
     digest = hashlib.sha256()
     for value in frame[["split", "repo_name", "path", "license", "content"]].to_numpy().ravel():
         digest.update(f"{len(value)}:{value}".encode())
+    projects = frame.groupby(["repo_name", "version", "license", "split"])
     table = "\n".join(
-        f"| {' | '.join(names)} | {len(rows)} | {rows['size'].sum() / 1e6:.2f} | {rows['user'].mean():.0%} |"
-        for names, rows in frame.groupby(["repo_name", "version", "license", "split"])
+        f"| {' | '.join(names)} | {' | '.join(str((rows['kind'] == kind).sum()) for kind in KINDS)} "
+        f"| {rows['size'].sum() / 1e6:.2f} |"
+        for names, rows in projects
     )
     counts = "\n".join(f"- {reason}: {count}" for reason, count in sorted(dropped.items())) or "- nothing"
     return CARD.format(origin=origin, table=table, dropped=counts, digest=digest.hexdigest())
@@ -151,13 +161,14 @@ task_categories: [text-generation]
 Columns, all strings, as in the CodeParrot data sets: `repo_name`, `path`, `copies` (rows of this corpus with the same
 content), `size` (bytes in UTF-8), `content`, `license` (SPDX, as the project declares it, or unknown).
 
-| project | version | licence | split | documents | MB | examples |
-|---|---|---|---|---|---|---|
+| project | version | licence | split | user-style | library | tests | MB |
+|---|---|---|---|---|---|---|---|
 {table}
 
-Every `.py` file is a document, with LF for Windows line ends (CRLF); the doctest examples of a library module are one
-more, with the ending `.doctest.py`. Duplicates, empty files, generated files and part of the tests are kept on purpose:
-removing them is a lesson of the course. Files left out:
+Every `.py` file is a document, with LF for Windows line ends (CRLF). User-style documents show how a library is used:
+examples, tutorials, the doctests of a module (`.doctest.py`), the code in a page of documentation (`.rst.py` and the
+like); in these two, each block stands below the sentence before it. Duplicates, empty files, generated files and part
+of the tests are kept on purpose: removing them is a lesson of the course. Files left out:
 
 {dropped}
 

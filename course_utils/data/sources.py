@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 
 from course_utils import cache
+from course_utils.data import documentation
 
 MANIFEST = Path(__file__).with_name("sources.json")
 ATTEMPTS = 3
@@ -41,6 +42,7 @@ class Source:
     license: str  # SPDX expression
     split: str  # "train" or "validation": whole projects, so that nothing leaks
     tiny: bool  # belongs to the small slice
+    only_pages: bool = False  # an older release, read for its documentation: the newer one has no more of it
 
 
 def load_manifest(tiny: bool = False) -> tuple[Source, ...]:
@@ -133,10 +135,11 @@ def _download(index: PyPISimple, source: Source, target: Path) -> None:
             time.sleep(0.5 * 2**attempt)
 
 
-def iter_python_members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (path inside the project, bytes) for the `.py` files of a source distribution, not following links."""
+def iter_members(archive: Path, only_pages: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yield (path inside the project, bytes) for `.py` files and pages of documentation, not following links."""
+    endings = documentation.ENDINGS if only_pages else (".py", *documentation.ENDINGS)
     with tarfile.open(archive) as tar:
         for member in tar:
             path = member.name.partition("/")[2]  # without the top folder
-            if member.isreg() and path.endswith(".py"):
+            if member.isreg() and path.endswith(endings):
                 yield path, tar.extractfile(member).read()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from course_utils.data.cleaning import TRAINING_RULES, clean
+from course_utils.data.cleaning import can_be_held_out
 from course_utils.data.deduplication import duplicate_clusters, exact_duplicates, near_duplicates
 from course_utils.data.documents import stable_order
 from course_utils.data.filtering import KEYWORDS, any_keyword_in_string
@@ -38,7 +38,7 @@ def _documents(frame: pd.DataFrame) -> pd.DataFrame:
     unnamed = frame.duplicated(["repo_name", "path"], keep=False)  # rows of a table may have any path, or none
     found["file"] = found["project"] + "/" + modules.where(~unnamed, texts)
     found["group"] = duplicate_clusters(copies, len(frame))
-    cleaned = np.array([clean(*pair, TRAINING_RULES).keep for pair in zip(texts, paths, strict=True)], dtype=bool)
+    cleaned = np.array([can_be_held_out(*pair) for pair in zip(texts, paths, strict=True)], dtype=bool)
     named = np.array([any_keyword_in_string(text, KEYWORDS) for text in texts], dtype=bool)
     # Where that is less than two files: whether the rules leave it, or whether it has text.
     for kept in (cleaned & named, cleaned, frame["size"] > 0):

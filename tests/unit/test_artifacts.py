@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -14,8 +15,7 @@ import sklearn
 from safetensors.torch import load_file, save_file
 
 from course_utils import artifacts, cache
-from course_utils.data import corpus, deduplication, sources
-from course_utils.data.documents import COLUMNS
+from course_utils.data import corpus, deduplication, documents, sources
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
 from course_utils.training.loop import TrainingDiverged
@@ -187,7 +187,7 @@ def test_a_split_that_cleaning_empties_is_named_with_the_reasons(monkeypatch, tm
 
 def test_a_data_set_is_read_where_it_is_or_copied_with_what_is_missing_and_a_change_is_seen(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
-    rows = pandas.DataFrame([dict.fromkeys([*COLUMNS, "body"], f"import pandas\n{n}") for n in range(20)])
+    rows = pandas.DataFrame([dict.fromkeys([*documents.COLUMNS, "body"], f"import pandas\n{n}") for n in range(20)])
     (tmp_path / "data").mkdir()
     for split in ("train", "validation"):
         rows.to_csv(tmp_path / "data" / f"{split}.csv", index=False)
@@ -209,29 +209,39 @@ def test_a_data_set_is_read_where_it_is_or_copied_with_what_is_missing_and_a_cha
 
 @pytest.mark.parametrize("column", ["row", "content_row"])
 def test_the_clean_corpus_keeps_columns_of_any_name_and_leaks_nothing(monkeypatch, tmp_path, column):
-    def document(n: int, number: int) -> str:
+    def document(n: int, number: int, path: str = "a.py") -> str:
         lines = "".join(f"    a{n}_{i} = {i}\n" for i in range(12))
-        row = dict.fromkeys(COLUMNS, "x") | {"content": f"import pandas as pd\ndef f(x):\n{lines}", "path": "a.py"}
+        row = dict.fromkeys(documents.COLUMNS, "x") | {
+            "content": f"import pandas as pd\ndef f(x):\n{lines}",
+            "path": path,
+        }
         return json.dumps(row | {column: number})
 
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
     (tmp_path / "data").mkdir()
     splits = {"train": [document(n, n) for n in range(10)], "validation": [document(n, n) for n in range(10, 20)]}
-    splits["train"].insert(3, document(15, 99))  # a copy of a validation document
-    for split, documents in splits.items():
-        (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(documents), encoding="utf-8")
-    clean = artifacts.clean_corpus(get_profile("tiny", filtered_corpus=str(tmp_path / "data")))
-    assert clean.load("train").column_names == [*COLUMNS, column]
-    assert clean.load("train")[column][:] == list(range(10))
-    assert clean.load("validation")[column][:] == list(range(10, 20))
+    splits["train"].insert(3, document(15, 99, "doc/a.rst.py"))  # a copy of a validation document
+    splits["train"].append(document(20, 20, "tests/test_a.py"))
+    splits["validation"].append(document(21, 21, "tests/test_a.py"))  # tests are never held out
+    for split, lines in splits.items():
+        (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for share in (1, 0):
+        clean = artifacts.clean_corpus(get_profile("tiny", filtered_corpus=str(tmp_path / "data"), tests_share=share))
+        assert clean.load("train").column_names == [*documents.COLUMNS, column]
+        assert clean.load("train")[column][:] == [*range(10), *[20] * share]
+        assert clean.load("validation")[column][:] == list(range(10, 20))
 
 
 # What the data cards of the pinned corpora say: the same rows on every machine.
-@pytest.mark.parametrize(("name", "digest"), [("tiny", "67db0a06"), ("laptop", "265db2e9")])
-def test_the_pinned_corpora_have_the_same_rows_on_every_machine(name, digest):
-    location = artifacts.code_corpus(get_profile(name))
-    card = (Path(location.path) / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("name", "digest"), [("tiny", "e2370adc"), ("laptop", "98e207b6")])
+def test_the_pinned_corpora_have_the_same_rows_on_every_machine_and_leak_nothing(name, digest):
+    profile = get_profile(name)
+    card = (Path(artifacts.code_corpus(profile).path) / "README.md").read_text(encoding="utf-8")
     assert f"SHA-256 over the rows: `{digest}" in card
+    train, held_out = (artifacts.clean_corpus(profile).load(split) for split in ("train", "validation"))
+    assert set(train["repo_name"]).isdisjoint(held_out["repo_name"])
+    assert Counter(map(documents.kind_of, held_out["path"]))["tests"] == 0
+    assert deduplication.near_duplicates(train["content"][:] + held_out["content"][:], threshold=0.85) == []
 
 
 @pytest.mark.parametrize("name", ["tiny", "laptop"])

@@ -1,4 +1,4 @@
-"""Every rule at its limit, the same decisions on real files, and the mixture of user-style and library code."""
+"""Every rule at its limit, the same decisions on real files, and the mixture of the kinds of code."""
 
 import importlib.util
 import random
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course_utils.data import cleaning
+from course_utils.data.documents import kind_of
 
 SCRIPT = """import matplotlib.pyplot as plt
 import numpy as np
@@ -114,26 +115,51 @@ def test_data_set_and_documents_agree_on_real_files(files):
 
 # --- the mixture ----------------------------------------------------------------------------------------------------
 
-PATHS = [f"lib/module_{i}.py" for i in range(200)] + [f"examples/plot_{i}.py" for i in range(20)]
+MADE = {"library": "lib/module_{}.py", "tests": "lib/tests/test_{}.py", "user": "doc/{}.rst.py"}
+PATHS = [path.format(i) for path in MADE.values() for i in range(100)]
 DATA = Dataset.from_dict({"path": PATHS, "content": [f"x = {path!r}\n" for path in PATHS]})
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted))
-def test_examples_stay_and_a_larger_share_only_adds(shares):
-    small, large = (cleaning.sample_library(DATA, share)["path"][:] for share in shares)
-    assert set(PATHS[200:]) <= set(small) <= set(large)
+def kinds(dataset: Dataset) -> Counter:
+    return Counter(kind_of(path) for path in dataset["path"])
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted), st.sampled_from([*MADE]))
+def test_a_larger_share_of_a_kind_only_adds_and_the_other_kinds_stay_whole(shares, kind):
+    small, large = (cleaning.sample_kinds(DATA, **{kind: share})["path"][:] for share in shares)
+    assert {path for path in PATHS if kind_of(path) != kind} <= set(small) <= set(large)
     assert small == [path for path in PATHS if path in set(small)]
 
 
-def test_the_share_is_about_what_was_asked_for_in_any_order():
-    assert 30 <= len(cleaning.sample_library(DATA, 0.25)) - 20 <= 70
-    assert [len(cleaning.sample_library(DATA, share)) for share in (0, 1)] == [20, len(DATA)]
-    half, shuffled = (cleaning.sample_library(data, 0.5)["path"][:] for data in (DATA, DATA.shuffle(seed=3)))
-    assert set(half) == set(shuffled)
-    assert len(cleaning.sample_library(Dataset.from_dict({"path": [None], "content": ["x"]}), 0.0)) == 0
+def test_the_shares_are_about_what_was_asked_for_in_any_order():
+    half = cleaning.sample_kinds(DATA, library=0.5, tests=0.25)
+    assert kinds(half)["user"] == 100
+    assert 35 <= kinds(half)["library"] <= 65
+    assert 10 <= kinds(half)["tests"] <= 40
+    shuffled = cleaning.sample_kinds(DATA.shuffle(seed=3), library=0.5, tests=0.25)
+    assert set(half["path"]) == set(shuffled["path"])
+    assert kinds(cleaning.sample_kinds(DATA, library=0, tests=0)) == {"user": 100}
+    assert len(cleaning.sample_kinds(Dataset.from_dict({"path": [None], "content": ["x"]}), library=0.0)) == 0
+    assert len(cleaning.sample_kinds(DATA.remove_columns("path"), library=0.0)) == 300
 
 
-def test_a_short_plotting_script_passes_the_rules_of_the_course_but_not_the_rule_on_structure():
-    script = SCRIPT.replace('"C0" for _ in x', '"C0"')
-    assert cleaning.clean(script, "examples/plot.py", cleaning.TRAINING_RULES).keep
-    assert cleaning.clean(script, "examples/plot.py").reason == "no structure"
+SHORT_PLOT = "import matplotlib.pyplot as plt\n\nplt.plot([1, 2])\n"
+PANDAS_TEST = SCRIPT + "def test_scatter():\n    assert ax\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "reason", "in_training"),
+    [
+        (SCRIPT.replace('"C0" for _ in x', '"C0"'), "examples/plot.py", "no structure", ""),
+        (SHORT_PLOT, "doc/plot.rst.py", "no structure", ""),
+        (SHORT_PLOT + "for _ in x: f()\n", "doc/plot.rst.py", "few assignments", ""),
+        (SHORT_PLOT, "lib/plot.py", "no structure", "few assignments"),
+        (PANDAS_TEST, "lib/tests/test_plot.py", "test or config", ""),
+        (PANDAS_TEST * 9, "lib/plot.py", "test or config", "test or config"),
+        (SHORT_PLOT + "def test(): 1", "lib/tests/test_plot.py", "test or config", "few assignments"),
+        ("", "examples/plot.py", "empty", "empty"),
+    ],
+)
+def test_training_spares_short_user_style_scripts_and_test_files(text, path, reason, in_training):
+    assert cleaning.clean(text, path).reason == reason
+    assert cleaning.clean(text, path, cleaning.TRAINING_RULES).reason == in_training

@@ -22,6 +22,7 @@ from course_utils.data.sources import Source
 
 EXAMPLE = b"import pandas as pd\n\npd.DataFrame({'x': [1]}).plot()\n"
 DOCTESTS = b"def f():\n    '''F.\n\n" + b"".join(b"    >>> df.x%d\n    1\n" % n for n in range(6)) + b"    '''\n"
+PAGE = b"The values are here::\n\n" + b"".join(b"    df.x%d\n" % n for n in range(6)) + b"    df.sum()\n"
 FILES = {
     "pandas/pandas/frame.py": DOCTESTS,
     "pandas/examples/plot.py": EXAMPLE,
@@ -33,6 +34,10 @@ FILES = {
     "pandas/pandas/empty.py": b"",
     "pandas/pandas/_vendor/other.py": b"x = 1\n",
     "pandas/setup.py": b"x = 1\n",
+    "pandas/doc/start.rst": PAGE.replace(b"\n", b"\r\n"),
+    "pandas/doc/_build/start.rst.txt": PAGE,
+    "pandas/pandas/tests/start.rst": PAGE,
+    "pandas/README.md": b"# pandas\n",
     **{f"pandas/pandas/tests/test_{n}.py": b"n = %d\n" % n + DOCTESTS for n in range(40)},
     "numpy/numpy/core.py": b"n = 'x'\n" * 100,
     "numpy/numpy/empty.py": b"",
@@ -78,22 +83,25 @@ def test_files_are_normalised_kept_or_counted(built):
     assert {row["repo_name"] for row in rows(built, "validation")} == {"numpy"}
     assert [found[f"{p}.py"]["copies"] for p in ("examples/plot", "pandas/windows", "numpy/empty")] == ["3", "3", "2"]
     assert found["pandas/bom.py"]["content"] == "x = 1\n"
-    assert found["pandas/frame.doctest.py"]["content"].splitlines() == [f"df.x{n}" for n in range(6)]
+    assert found["pandas/frame.doctest.py"]["content"] == "".join(f"df.x{n}\n" for n in range(6))
     tests = [path for path in found if "/tests/" in path]
-    assert 0 < len(tests) < 20  # a quarter
+    assert 16 < len(tests) < 32  # three in five
+    assert found["doc/start.rst.py"]["content"].startswith("# The values are here:\ndf.x0\ndf.x1\n")
+    assert not {"doc/_build/start.rst.txt.py", "pandas/tests/start.rst.py"} & set(found)
     assert not any(path.endswith(".doctest.py") for path in tests)
     card = (built / "README.md").read_text(encoding="utf-8")
-    for reason in ("copied in from another project", "larger than 5 MB", "not UTF-8", "set-up machinery"):
+    for reason in ("documentation with little code", "larger than 5 MB", "not UTF-8", "set-up machinery"):
         assert f"- {reason}: 1\n" in card
-    assert f"- tests (one file in four is kept): {40 - len(tests)}\n" in card
-    assert f"| pandas | 1 | BSD-3-Clause | train | {len(rows(built, 'train'))} | " in card
+    assert "- copied in from another project, or built from other files: 2\n" in card
+    assert f"- tests (three files in five are kept): {41 - len(tests)}\n" in card
+    assert f"| pandas | 1 | BSD-3-Clause | train | 4 | 4 | {len(tests)} | 0.0" in card
 
 
 def test_two_builds_are_byte_identical_in_any_order_and_on_any_machine(built, pinned, tmp_path):
     module.build_from_sources(tmp_path, *(found[::-1] for found in pinned))
     for path in ("README.md", "data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"):
         assert (tmp_path / path).read_bytes() == (built / path).read_bytes()
-    assert "SHA-256 over the rows: `7595d3dd24c4d949" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "SHA-256 over the rows: `7358f04047e9ddee" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 @given(
@@ -126,16 +134,18 @@ def test_a_slice_fills_its_cap_and_keeps_its_user_style_share(every, share):
         mine = chosen[chosen["split"] == split]
         assert 0.94 * cap < mine["size"].sum() <= cap
         assert mine["size"].max() <= cap / 20
-        assert mine["size"][mine["user"]].sum() / mine["size"].sum() == pytest.approx(share, rel=0.3)
+        assert mine["size"][mine["kind"] == "user"].sum() / mine["size"].sum() == pytest.approx(share, rel=0.3)
 
 
 def test_the_path_tells_what_a_file_is():
-    user_style = "examples/plot.py", "doc/galleries/a.py", "pkg/tutorials/a.py", "pandas/core/frame.doctest.py"
-    library = "pkg/examples.py", "pkg/counterexamples/a.py", "pkg/latest.py", "pkg/external_data.py", "pkg/circle.py"
-    left_out = "examples/tests/test_0.py", "pkg/_vendor/six.py", "sklearn/externals/a.py", "setup.py", ".github/a.py"
-    paths = [*user_style, *library, *left_out]
-    assert [path for path in paths if documents.is_user_style(path)] == list(user_style)
-    assert [path for path in paths if documents.left_out("pkg", path)] == list(left_out)
+    user = "examples/plot.py doc/galleries/a.py pkg/tutorials/a.py pandas/frame.doctest.py doc/a.rst.py a.ipynb.py"
+    library = "pkg/examples.py pkg/counterexamples/a.py pkg/latest.py pkg/external_data.py pkg/circle.py pkg/rst.py"
+    tests = "examples/tests/test_0.py pkg/tests/data.py pkg/test_a.py conftest.py"
+    for kind, paths in (("user", user), ("library", library), ("tests", tests)):
+        assert {path: documents.kind_of(path) for path in paths.split()} == dict.fromkeys(paths.split(), kind)
+    left_out = "pkg/_vendor/six.py sklearn/externals/a.py setup.py .github/a.py doc/auto_examples/a.py tests/a.md"
+    paths = f"{user} {library} {left_out}".split()
+    assert [path for path in paths if documents.left_out("pkg", path)] == left_out.split()
 
 
 def test_installed_packages_make_a_corpus_without_network(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import certifi
 import pytest
 
 from course_utils.data import sources as module
-from course_utils.data.sources import Source, fetch_sources, iter_python_members, load_manifest
+from course_utils.data.sources import Source, fetch_sources, iter_members, load_manifest
 
 PIP_SETTINGS = module.pip_settings
 TLS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "PIP_INDEX_URL")
@@ -170,8 +170,9 @@ def serve_securely(index, folder: Path) -> None:
     index.socket = context.wrap_socket(index.socket, server_side=True)
 
 
-def test_only_plain_python_files_are_read(tmp_path):
+def test_only_plain_files_of_code_and_documentation_are_read(tmp_path):
     members = {"p-1/p/a.py": b"x = 1\n", "p-1/b.py": b"", "p-1/setup.cfg": b"[x]", "c.py": b"y", "../p-1/up.py": b"z"}
+    members["p-1/doc/a.rst"] = b"a"
     with tarfile.open(tmp_path / "p-1.tar.gz", "w:gz") as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
@@ -181,13 +182,27 @@ def test_only_plain_python_files_are_read(tmp_path):
             link = tarfile.TarInfo("p-1/link.py")
             link.type, link.linkname = kind, "p-1/p/a.py"
             tar.addfile(link)
-    found = dict(iter_python_members(tmp_path / "p-1.tar.gz"))
-    assert found == {"p/a.py": b"x = 1\n", "b.py": b"", "p-1/up.py": b"z"}
+    found = dict(iter_members(tmp_path / "p-1.tar.gz"))
+    assert found == {"p/a.py": b"x = 1\n", "b.py": b"", "p-1/up.py": b"z", "doc/a.rst": b"a"}
+    assert dict(iter_members(tmp_path / "p-1.tar.gz", only_pages=True)) == {"doc/a.rst": b"a"}
 
 
 def test_the_manifest_pins_permissively_licensed_projects_for_both_splits():
     every, tiny = load_manifest(), load_manifest(tiny=True)
-    assert {source.license for source in every} <= {"BSD-3-Clause", "BSD-2-Clause", "MIT", "Apache-2.0", "PSF-2.0"}
-    for chosen, most in ((every, 150e6), (tiny, 16e6)):
+    licenses = {name for source in every for name in source.license.split(" AND ")}
+    assert licenses <= {
+        "BSD-3-Clause",
+        "BSD-2-Clause",
+        "MIT",
+        "Apache-2.0",
+        "PSF-2.0",
+        "NCSA",
+        "Zlib",
+        "0BSD",
+        "CC0-1.0",
+    }
+    splits = {source.name: {other.split for other in every if other.name == source.name} for source in every}
+    assert all(len(found) == 1 for found in splits.values())  # whole projects, whatever the release
+    for chosen, most in ((every, 330e6), (tiny, 16e6)):
         assert sum(source.size for source in chosen) < most
         assert {source.split for source in chosen} == {"train", "validation"}
