@@ -42,8 +42,39 @@ def token_losses(labels: Tensor, logits: Tensor) -> Tensor:
     as (B, T - 1, V), would cost more memory than anything else in a training step.
     """
     following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # (B, T)
-    losses = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none", ignore_index=IGNORED)
+    # 16 bits are too few for a loss, and fp32 copies of all logits too large. A compiler avoids them by itself.
+    whole = logits.dtype.itemsize > 2 or torch.compiler.is_compiling()
+    losses = (_cross_entropy if whole else _CrossEntropyInParts.apply)(logits.flatten(0, 1), following.flatten())
     return losses.view_as(labels)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    logits = logits if logits.dtype.itemsize > 2 else logits.float()
+    return F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
+
+
+class _CrossEntropyInParts(torch.autograd.Function):
+    """The same for logits of 16 bits, (N, V), a few positions at a time: only these are in fp32 at once."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        # As much as stays in the cache of a processor; on a GPU, large enough to keep it busy.
+        ctx.size = max(1, 2 ** (19 if logits.device.type == "cpu" else 26) // logits.shape[1])
+        ctx.save_for_backward(logits, targets)
+        parts = zip(logits.split(ctx.size), targets.split(ctx.size), strict=True)
+        return torch.cat([_cross_entropy(*part) for part in parts])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        """Return softmax - one-hot, times the gradient of each position's loss."""
+        logits, targets = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        columns = (gradient, logits, targets, upstream * (targets != IGNORED))
+        for out, part, target, factor in zip(*(column.split(ctx.size) for column in columns), strict=True):
+            probabilities = part.float().softmax(-1)
+            probabilities[torch.arange(len(target), device=target.device), target.clamp(min=0)] -= 1
+            out.copy_(probabilities.mul_(factor[:, None]))
+        return gradient, None
 
 
 def predicted_tokens(labels: Tensor) -> Tensor:

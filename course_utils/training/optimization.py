@@ -1,4 +1,4 @@
-"""Which parameters decay, how many steps a pass has, and a gradient that was summed first and is divided once."""
+"""Optimizers, which parameters decay, how many steps a pass has, gradients summed first and divided once."""
 
 import torch
 from torch import nn
@@ -20,6 +20,41 @@ def get_grouped_params(model: nn.Module, weight_decay: float) -> list[dict]:
         if parameter.requires_grad:
             (decaying if parameter.ndim >= 2 and id(parameter) not in embeddings else rest).append(parameter)
     return [{"params": decaying, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the matrices and AdamW for the rest, as one optimizer: they share schedule, clipping and checkpoint."""
+
+    def __init__(self, groups: list[dict], rate: float, matrix_rate: float, fused: bool = True) -> None:
+        """Take matrices and rest, as `get_grouped_params` returns them, and the learning rates."""
+        matrices, rest = groups
+        # With this option Muon's steps are as large as AdamW's, so weight decay means the same for both.
+        muon = torch.optim.Muon([matrices], lr=matrix_rate, adjust_lr_fn="match_rms_adamw")
+        self.parts = (muon, torch.optim.AdamW([rest], lr=rate, fused=fused))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})  # the same dictionaries
+
+    def step(self, closure: None = None) -> None:
+        """Update all parameters."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, list]:
+        """Return the states of both."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, list]) -> None:
+        """Restore both; they have new groups then."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def adamw(groups: list[dict], rate: float, matrix_rate: float, fused: bool = True) -> torch.optim.AdamW:
+    """Make AdamW for all; the matrices' own rate is Muon's."""
+    return torch.optim.AdamW(groups, lr=rate, fused=fused)
+
+
+OPTIMIZERS = {"adamw": adamw, "muon": MuonWithAdamW}
 
 
 def scale_gradients(model: nn.Module, factor: torch.Tensor) -> None:

@@ -91,7 +91,7 @@ def test_labels_and_padding_of_the_rows_are_kept_and_the_rows_end():
     labels = {"labels": [1, 2, 3, -100], "attention_mask": [1, 2, -100, -100], "input_ids": [1, 2, 3, 0]}
     for used, expected in labels.items():
         rows = Dataset.from_dict({name: columns[name] for name in {"input_ids", used}})
-        filled = [row["labels"].tolist() for row in FilledRows(rows, 4).__getitems__(range(4))]
+        filled = FilledRows(rows, 4).__getitems__(range(4))["labels"].tolist()
         assert filled == [expected] * 3 + [[-100] * 4]
         stream = FilledStream(rows.with_format("torch").to_iterable_dataset(), 4)
         assert [row["labels"].tolist() for row in stream] == filled
