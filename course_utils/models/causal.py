@@ -47,16 +47,12 @@ def qwen3_config(
     """
     if width % (2 * heads):
         raise ValueError(f"a width of {width} makes no {heads} heads of an even size, which rotary positions need.")
+    inner = math.ceil(8 / 3 * width / 64) * 64  # SwiGLU has three matrices, GPT-2 two of 4 x width
     return Qwen3Config(
         vocab_size=vocab_size, max_position_embeddings=context_length, num_hidden_layers=layers, hidden_size=width,
         num_attention_heads=heads, num_key_value_heads=heads, head_dim=width // heads, attention_dropout=dropout,
-        intermediate_size=swiglu_width(width), tie_word_embeddings=True, **ids,
+        intermediate_size=inner, tie_word_embeddings=True, **ids,
     )  # fmt: skip
-
-
-def swiglu_width(width: int) -> int:
-    """Return the inner width of SwiGLU whose three matrices hold what GPT-2's two of 4 x `width` do, in units of 64."""
-    return math.ceil(8 / 3 * width / 64) * 64
 
 
 CONFIGURATIONS = {"gpt2": gpt2_config, "qwen3": qwen3_config}

@@ -1,18 +1,11 @@
 """A language model that only counts, to show what a network adds: n-grams with Kneser-Ney smoothing."""
 
-from collections import namedtuple
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 DISCOUNT = 0.85  # 0.75 and 0.95 are no better on the course's held-out text
-
-
-# One table for each length of context. A context's number is its place among `contexts`, each of them written as
-# (number without its oldest token) x vocabulary + that token; a pair is (number of a context) x vocabulary + next token.
-# `times` counts the pairs, `totals` adds them up by context, `kinds` counts the different tokens after each context.
-Counts = namedtuple("Counts", "contexts pairs times totals kinds")
 
 
 class CountingModel:
@@ -26,6 +19,8 @@ class CountingModel:
     def __init__(self, ids: Any, vocab_size: int, memory: int = 4) -> None:
         """Count in the token `ids`, an array of any shape, read as one text with zeros before it."""
         ids = np.concatenate([np.zeros(memory, np.int64), np.asarray(ids).reshape(-1)])
+        # One table per length of context. A context's number is its place among `contexts`: pairs of the number without
+        # its oldest token and that token, as one integer. `pairs` are these of a context's number and a next token.
         self.vocab_size, self.tables = vocab_size, []
         contexts, numbers = [np.zeros(1, np.int64)], np.zeros(len(ids) - memory, np.int64)
         for length in range(1, memory + 1):
@@ -34,21 +29,20 @@ class CountingModel:
         pairs, times = np.unique(numbers * vocab_size + ids[memory:], return_counts=True)
         for found in reversed(contexts):
             owners = pairs // vocab_size
-            self.tables.insert(0, Counts(found, pairs, times, np.bincount(owners, times), np.bincount(owners)))
-            shorter = found[owners] // vocab_size
-            pairs, times = np.unique(shorter * vocab_size + pairs % vocab_size, return_counts=True)
+            self.tables.insert(0, (found, pairs, times, np.bincount(owners, times), np.bincount(owners)))
+            pairs, times = np.unique(found[owners] // vocab_size * vocab_size + pairs % vocab_size, return_counts=True)
 
     def token_probabilities(self, rows: Any) -> np.ndarray:
         """Return how likely each token is after those before it in its row, (B, T) each; the first after nothing."""
         rows, size = np.asarray(rows).astype(np.int64), self.vocab_size
         probabilities, numbers = np.full(rows.shape, 1 / size), np.zeros_like(rows)
-        for length, table in enumerate(self.tables):
+        for length, (contexts, pairs, times, totals, kinds) in enumerate(self.tables[: rows.shape[1]]):
             if length:  # an unseen context, -1, stays unseen
                 longer = np.where(numbers < 0, -size, numbers * size)[:, length:] + rows[:, :-length]
-                numbers = np.pad(_find(longer, table.contexts), ((0, 0), (length, 0)), constant_values=-1)
-            pair = _find(numbers * size + rows, table.pairs)
-            left = DISCOUNT * table.kinds[numbers] * probabilities
-            mixed = (np.where(pair < 0, 0, table.times[pair] - DISCOUNT) + left) / table.totals[numbers]
+                numbers = np.pad(_find(longer, contexts), ((0, 0), (length, 0)), constant_values=-1)
+            pair = _find(numbers * size + rows, pairs)
+            left = DISCOUNT * kinds[numbers] * probabilities
+            mixed = (np.where(pair < 0, 0, times[pair] - DISCOUNT) + left) / totals[numbers]
             probabilities = np.where(numbers < 0, probabilities, mixed)
         return probabilities
 

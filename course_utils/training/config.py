@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from course_utils.models.causal import CONFIGURATIONS, swiglu_width
+from course_utils.models.causal import CONFIGURATIONS, model_size, qwen3_config
 from course_utils.profiles import PROFILES, Profile, check_settings, setting
-from course_utils.training.optimization import OPTIMIZERS, warmup_within
+from course_utils.training.optimization import warmup_within
 
 SCHEDULES = ("cosine", "linear", "constant_with_warmup", "warmup_stable_decay")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -32,7 +32,7 @@ class TrainConfig:
     scale_attn_by_inverse_layer_idx: bool = setting(False, "-", "Attention divided by the number of the block (E4).")
     reorder_and_upcast_attn: bool = setting(False, "-", "Attention in fp32, scaled before the product (E4).")
     gradient_checkpointing: bool = setting(False, "-", "Compute activations again instead of keeping them (E6).")
-    optimizer: str = setting("adamw", "-", "What updates the matrices; the rest gets AdamW.", choices=tuple(OPTIMIZERS))
+    optimizer: str = setting("adamw", "-", "What updates the matrices; the rest gets AdamW.", choices=("adamw", "muon"))
     matrix_rate: float = setting(6e-3, "-", "Peak learning rate of the matrices under Muon.", above=0)
     schedule: str = setting("cosine", "-", "How the learning rate falls after the warm-up.", choices=SCHEDULES)
     max_grad_norm: float = setting(1.0, "-", "Longer gradients are shortened to this length.", above=0)
@@ -89,32 +89,27 @@ PRESETS: Mapping[str, TrainConfig] = {
 
 
 def modern(depth: int = 6, base: Profile = PROFILES["laptop"]) -> TrainConfig:
-    """Return today's recipe for a model of `depth` blocks, from which all else follows; `base` gives data and seed.
+    """Return today's recipe for a model of `depth` blocks, from which its other sizes follow; `base` gives the data.
 
-    Two points are measured, on two cores: 6 blocks of width 256 with these rates and batches in 55 minutes, and its
-    first ten. The rest are rules of thumb; any value can be changed.
+    Measured are 6 blocks on two cores, for 10 and for 55 minutes; the rest are rules of thumb.
     """
     if depth < 1:
         raise ValueError(f"depth = {depth} is not allowed; a model has at least 1 block.")
-    # Heads of 64, two for every three blocks: narrow, like Qwen3-0.6B with its 28 blocks of 1024.
-    heads = math.ceil(2 * depth / 3)
-    width = 64 * heads
-    block = 4 * width**2 + 3 * width * swiglu_width(width)  # queries, keys, values, output; the three of SwiGLU
-    parameters = base.vocab_size * width + depth * block
-    # With unlimited text 20 tokens per parameter would be best for a given time. The course's 4.5 million are read
-    # about three times by the model of 6 blocks; more passes teach less and less.
-    tokens = 2 * parameters
-    # The batch that is worth its time grows with about the root of the tokens: 16 rows of 256 for 14 million.
-    context_length = 256
-    batch_size = 2 ** max(0, round(math.log2(16 * math.sqrt(tokens / 14e6))))
+    heads = math.ceil(2 * depth / 3)  # narrow as Qwen3-0.6B, which has 28 blocks of width 1024
+    width, context_length = 64 * heads, 256
+    # 20 tokens per parameter make the best of a given time if text is unlimited. Here 6 blocks read the 4.5 million
+    # tokens of `laptop` three times; further passes teach less and less.
+    tokens = 2 * model_size(qwen3_config(base.vocab_size, context_length, depth, width, heads))
+    # The largest batch that wastes no text grows as the root of the tokens: 16 rows for 14 million.
+    batch_size = 2 ** round(math.log2(16 * math.sqrt(tokens / 14e6)))
     steps = math.ceil(tokens / (batch_size * context_length))
-    # A step of Muon turns a square matrix by 0.2 x rate x the root of its width: 0.019 at 256. We keep that.
+    # One step of Muon turns a square matrix by 0.2 x rate x root of its width. That shall stay what it is at 256.
     slower = math.sqrt(256 / width)
-    distance = math.ceil(steps / 20)
+    every = math.ceil(steps / 20)
     profile = replace(
         base, name="modern", model_layers=depth, model_width=width, model_heads=heads, context_length=context_length,
         batch_size=batch_size, accumulation_steps=1, train_steps=steps, warmup_steps=math.ceil(steps / 50),
-        learning_rate=3e-3 * slower, weight_decay=0.1, eval_steps=distance, save_steps=distance,
+        learning_rate=3e-3 * slower, eval_steps=every, save_steps=every,
     )  # fmt: skip
     return TrainConfig(
         profile, architecture="qwen3", optimizer="muon", matrix_rate=6e-3 * slower, schedule="warmup_stable_decay",

@@ -63,7 +63,7 @@ def perplexity(loss: float) -> float:
 
 
 def gzip_bits_per_byte(texts: Sequence[str]) -> float:
-    """Return what gzip needs for the texts, read as one: a model without training that learns while it reads."""
+    """Return what gzip needs for texts, which it reads as one and adapts to."""
     data = "".join(texts).encode()
     return 8 * len(gzip.compress(data, 9)) / len(data)
 

@@ -104,9 +104,11 @@ def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: Packe
         total_steps = steps_per_pass(len(data.train), profile.batch_size, processes, profile.accumulation_steps)
     groups = get_grouped_params(model, profile.weight_decay)
     # Fused is fastest, but hides from Accelerate which steps the gradient scaler of fp16 skipped.
-    optimizer = optimization.OPTIMIZERS[config.optimizer](
-        groups, profile.learning_rate, config.matrix_rate, fused=accelerator.scaler is None
-    )
+    fused, rate = accelerator.scaler is None, profile.learning_rate
+    if config.optimizer == "muon":
+        optimizer = optimization.MuonWithAdamW(*groups, config.matrix_rate, rate, fused)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
     more = {"num_decay_steps": total_steps // 2} if config.schedule == "warmup_stable_decay" else {}
     warmup_steps = config.warmup_steps(total_steps)
     scheduler = get_scheduler(config.schedule, optimizer, warmup_steps, total_steps, scheduler_specific_kwargs=more)

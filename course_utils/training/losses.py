@@ -44,8 +44,8 @@ def token_losses(labels: Tensor, logits: Tensor) -> Tensor:
     following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # (B, T)
     # 16 bits are too few for a loss, and fp32 copies of all logits too large. A compiler avoids them by itself.
     whole = logits.dtype.itemsize > 2 or torch.compiler.is_compiling()
-    losses = (_cross_entropy if whole else _CrossEntropyInParts.apply)(logits.flatten(0, 1), following.flatten())
-    return losses.view_as(labels)
+    loss = _cross_entropy if whole else _CrossEntropyInParts.apply
+    return loss(logits.flatten(0, 1), following.flatten()).view_as(labels)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -54,26 +54,22 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class _CrossEntropyInParts(torch.autograd.Function):
-    """The same for logits of 16 bits, (N, V), a few positions at a time: only these are in fp32 at once."""
+    """The same with only as many positions in fp32 at once as a processor's cache holds, or as keep a GPU busy."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        # As much as stays in the cache of a processor; on a GPU, large enough to keep it busy.
         ctx.size = max(1, 2 ** (19 if logits.device.type == "cpu" else 26) // logits.shape[1])
         ctx.save_for_backward(logits, targets)
-        parts = zip(logits.split(ctx.size), targets.split(ctx.size), strict=True)
-        return torch.cat([_cross_entropy(*part) for part in parts])
+        return torch.cat(list(map(_cross_entropy, logits.split(ctx.size), targets.split(ctx.size))))
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        """Return softmax - one-hot, times the gradient of each position's loss."""
         logits, targets = ctx.saved_tensors
         gradient = torch.empty_like(logits)
-        columns = (gradient, logits, targets, upstream * (targets != IGNORED))
+        columns = (gradient, logits, targets.clamp(min=0)[:, None], (upstream * (targets != IGNORED))[:, None])
         for out, part, target, factor in zip(*(column.split(ctx.size) for column in columns), strict=True):
-            probabilities = part.float().softmax(-1)
-            probabilities[torch.arange(len(target), device=target.device), target.clamp(min=0)] -= 1
-            out.copy_(probabilities.mul_(factor[:, None]))
+            softmax = part.float().softmax(-1)
+            out.copy_(softmax.scatter_add_(1, target, -torch.ones_like(factor)).mul_(factor))
         return gradient, None
 
 

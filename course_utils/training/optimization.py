@@ -25,9 +25,8 @@ def get_grouped_params(model: nn.Module, weight_decay: float) -> list[dict]:
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon for the matrices and AdamW for the rest, as one optimizer: they share schedule, clipping and checkpoint."""
 
-    def __init__(self, groups: list[dict], rate: float, matrix_rate: float, fused: bool = True) -> None:
-        """Take matrices and rest, as `get_grouped_params` returns them, and the learning rates."""
-        matrices, rest = groups
+    def __init__(self, matrices: dict, rest: dict, matrix_rate: float, rate: float, fused: bool) -> None:
+        """Take the groups of `get_grouped_params`, and the learning rate of each."""
         # With this option Muon's steps are as large as AdamW's, so weight decay means the same for both.
         muon = torch.optim.Muon([matrices], lr=matrix_rate, adjust_lr_fn="match_rms_adamw")
         self.parts = (muon, torch.optim.AdamW([rest], lr=rate, fused=fused))
@@ -47,14 +46,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
-
-
-def adamw(groups: list[dict], rate: float, matrix_rate: float, fused: bool = True) -> torch.optim.AdamW:
-    """Make AdamW for all; the matrices' own rate is Muon's."""
-    return torch.optim.AdamW(groups, lr=rate, fused=fused)
-
-
-OPTIMIZERS = {"adamw": adamw, "muon": MuonWithAdamW}
 
 
 def scale_gradients(model: nn.Module, factor: torch.Tensor) -> None:

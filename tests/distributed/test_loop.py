@@ -14,8 +14,10 @@ from datasets import Dataset
 from runs import SMALL, small_config, weights
 
 from course_utils import artifacts
+from course_utils.profiles import PROFILES
 from course_utils.train import run_training
 from course_utils.training import checkpoints, loop, losses
+from course_utils.training.config import modern
 from course_utils.training.loaders import FilledRows, FilledStream, packed_stream
 
 
@@ -197,6 +199,60 @@ def test_resume_in_the_second_pass_and_on_its_border_is_exact(tmp_path, little_d
     rarely = replace(config, profile=replace(config.profile, eval_steps=per_pass, save_steps=per_pass))
     run_training(rarely, tmp_path / "c")
     assert weights(tmp_path / "a") == weights(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "shown"),
+    [
+        ("architecture", "qwen3", lambda run: run.model.config.model_type),
+        ("optimizer", "muon", lambda run: "muon" if "momentum" in run.optimizer.param_groups[0] else "adamw"),
+        ("schedule", "warmup_stable_decay", lambda run: len(set(rates(run))) < 35 and "warmup_stable_decay"),
+        ("float32_logits", False, lambda run: logits_of(run).dtype == torch.float32),
+        ("precision", "fp32", lambda run: "fp32" if run.accelerator.mixed_precision == "no" else "bf16"),
+        ("compile", True, lambda run: run.model._compiled_call_impl is not None),
+    ],
+)
+def test_each_switch_changes_what_it_says_and_nothing_else(tmp_path, capsys, setting, value, shown):
+    config = small_config({"train_steps": 50}, precision="bf16")
+    changed = replace(config, **{setting: value})
+    steps, others = [], []
+    for each in (config, changed):
+        run = prepared(each, tmp_path)
+        assert (shown(run) == value) == (each is changed)
+        others.append([sum(p.numel() for p in run.model.parameters()), run.total_steps, run.loss_sums])
+        steps.append(list(itertools.islice(loop.optimizer_steps(run), 50)))
+    assert "Not compiled" not in capsys.readouterr().out
+    assert others[0][1] == others[1][1]
+    assert [step.tokens for step in steps[0]] == [step.tokens for step in steps[1]]  # the same data
+    # Only another architecture starts with another loss; and all of them learn.
+    assert (steps[0][0].loss == pytest.approx(steps[1][0].loss, rel=1e-3)) or setting == "architecture"
+    assert all(some[-1].loss < some[0].loss - 0.5 for some in steps)
+
+
+def rates(run):
+    """Return the learning rates of a schedule like that of the run, without any training."""
+    return [group * run.scheduler.base_lrs[0] for group in map(run.scheduler.lr_lambdas[0], range(50))]
+
+
+def logits_of(run):
+    with run.accelerator.autocast():
+        return run.model(input_ids=torch.zeros(4, 32, dtype=torch.long)).logits
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_modern_recipe_resumes_exactly_and_one_step_is_enough(tmp_path, precision):
+    shape = {name: getattr(SMALL, name) for name in ("context_length", "batch_size", "eval_sequences")}
+    recipe = replace(modern(1, PROFILES["tiny"]), tracker="none", precision=precision, compile=False)
+    schedule = {"train_steps": 30, "warmup_steps": 5, "eval_steps": 10, "save_steps": 10}
+    config = replace(recipe, profile=replace(recipe.profile, **shape, **schedule), dropout=0.1, keep_checkpoints=9)
+    whole = run_training(config, tmp_path / "a")
+    for step in (10, 20):  # while the rate is stable, and while it decays
+        folder = tmp_path / "a" / "checkpoints" / f"step-{step:08d}"
+        resumed = run_training(config, tmp_path / f"b{step}", resume=str(folder))
+        assert weights(tmp_path / "a") == weights(tmp_path / f"b{step}")
+        assert timeless(resumed.history) == timeless(whole.history)
+    single = replace(config, profile=replace(config.profile, train_steps=1))
+    assert run_training(single, tmp_path / "c").steps == 1
 
 
 def test_a_finite_run_ends_with_the_data(tmp_path, little_data):
