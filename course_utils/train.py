@@ -113,8 +113,8 @@ def make_config(options: argparse.Namespace) -> TrainConfig:
     own = {field: given[name] for field, name in (("train_steps", "max_steps"), ("seed", "seed")) if name in given}
     if "depth" in given and given.get("preset") != "modern":
         raise ValueError("--depth sizes today's recipe; add --preset modern, or set COURSE_MODEL_LAYERS instead.")
-    size = {"depth": given["depth"]} if "depth" in given else {}
-    config = {**PRESETS, "modern": modern(**size)}[options.preset] if "preset" in given else TrainConfig()
+    presets = PRESETS | {"modern": modern(given.get("depth", 6))}
+    config = presets[options.preset] if "preset" in given else TrainConfig()
     profile = with_variables(config.profile, **own) if "preset" in given else get_profile(options.profile, **own)
     others = {f.name: given[f.name] for f in fields(TrainConfig)[1:] if f.name in given}
     return replace(config, profile=profile, **others)

@@ -12,10 +12,10 @@ from course_utils.training.losses import LossSums
 def compile_or_explain(
     model: nn.Module, loss_sums: LossSums, ids: Tensor, accelerator: Accelerator, say: Callable[[str], None] = print
 ) -> LossSums:
-    """Compile a model in place, and return its loss compiled; `say` why and undo it if that fails.
+    """Compile a model in place, and return its loss compiled; where that fails, undo it and `say` why.
 
-    Compilers report errors in the first runs only, so there is one of each kind with `ids` (B, T), shaped like all to
-    come. torch keeps what it compiled on the disk: the next run begins sooner.
+    Compilers fail in the first run only, so each kind of run is tried with `ids` (B, T), shaped like all to come. torch
+    keeps what it compiled on the disk: the next training begins sooner.
     """
     model.compile()
     try:

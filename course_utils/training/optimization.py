@@ -30,22 +30,19 @@ class MuonWithAdamW(torch.optim.Optimizer):
         # With this option Muon's steps are as large as AdamW's, so weight decay means the same for both.
         muon = torch.optim.Muon([matrices], lr=matrix_rate, adjust_lr_fn="match_rms_adamw")
         self.parts = (muon, torch.optim.AdamW([rest], lr=rate, fused=fused))
-        super().__init__([group for part in self.parts for group in part.param_groups], {})  # the same dictionaries
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self.__setstate__({})
+
+    def __setstate__(self, state: dict) -> None:
+        """Take over a restored state; both optimizers read and write the same one."""
+        super().__setstate__(state)
+        for part, group in zip(self.parts, self.param_groups, strict=True):
+            part.state, part.param_groups = self.state, [group]
 
     def step(self, closure: None = None) -> None:
         """Update all parameters."""
         for part in self.parts:
             part.step()
-
-    def state_dict(self) -> dict[str, list]:
-        """Return the states of both."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, list]) -> None:
-        """Restore both; they have new groups then."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def scale_gradients(model: nn.Module, factor: torch.Tensor) -> None:
