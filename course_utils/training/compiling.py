@@ -27,7 +27,8 @@ def compile_or_explain(
         return compiled
     except Exception as error:  # each compiler has its own
         model._compiled_call_impl = None  # as torch marks a module that is not compiled
-        say(f"Not compiled, so the training is slower: {' '.join(str(error).split())[:300] or type(error).__name__}")
+        reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+        say(f"Not compiled, so the training is slower: {reason}")
         return loss_sums
     finally:
         model.zero_grad()
