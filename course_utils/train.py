@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from course_utils import artifacts, cache
 from course_utils.profiles import PROFILES, Profile, get_profile, with_variables
 from course_utils.training import checkpoints, loop, tracking
-from course_utils.training.config import PRESETS, TrainConfig
+from course_utils.training.config import PRESETS, TrainConfig, modern
 
 
 def run_training(config: TrainConfig, output: Path | str, resume: str = "no") -> loop.Summary:
@@ -93,7 +93,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--profile", choices=PROFILES, default=None, help="its settings; default: COURSE_PROFILE")
-    which.add_argument("--preset", choices=PRESETS, help="one of the tutorials' two large models, with its settings")
+    which.add_argument("--preset", choices=(*PRESETS, "modern"), help="a tutorial's large model, or today's recipe")
+    parser.add_argument("--depth", type=int, help="blocks of the preset modern, from which its other sizes follow")
     parser.add_argument("--output", required=True, help="folder for checkpoints, logs and the final model")
     parser.add_argument("--max-steps", type=int, help="optimizer steps of the whole training")
     parser.add_argument("--seed", type=int, help="seed of everything that is random")
@@ -110,7 +111,10 @@ def make_config(options: argparse.Namespace) -> TrainConfig:
     """Turn the command line into settings; raises `ValueError` for values that are not allowed."""
     given = vars(options)
     own = {field: given[name] for field, name in (("train_steps", "max_steps"), ("seed", "seed")) if name in given}
-    config = PRESETS[options.preset] if "preset" in given else TrainConfig()
+    if "depth" in given and given.get("preset") != "modern":
+        raise ValueError("--depth sizes today's recipe; add --preset modern, or set COURSE_MODEL_LAYERS instead.")
+    presets = PRESETS | {"modern": modern(given.get("depth", 6))}
+    config = presets[options.preset] if "preset" in given else TrainConfig()
     profile = with_variables(config.profile, **own) if "preset" in given else get_profile(options.profile, **own)
     others = {f.name: given[f.name] for f in fields(TrainConfig)[1:] if f.name in given}
     return replace(config, profile=profile, **others)

@@ -1,9 +1,11 @@
 """Causal language models of the library, made fresh from a configuration; the GPT by hand is the module gpt."""
 
+import math
 from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from accelerate.utils import set_seed
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
 
 from course_utils.profiles import Profile
 
@@ -36,10 +38,31 @@ def gpt2_config(
     return GPT2Config(n_head=heads, **sizes, **dropouts, **(ids | options))
 
 
+def qwen3_config(
+    vocab_size: int, context_length: int, layers: int, width: int, heads: int, dropout: float = 0.0, **ids: Any
+) -> Qwen3Config:
+    """Configure a modern model: rotary positions, RMSNorm, SwiGLU, queries and keys normalised, embeddings tied.
+
+    Its only dropout is that of the attention. Raises `ValueError` for heads of an uneven size.
+    """
+    if width % (2 * heads):
+        raise ValueError(f"a width of {width} makes no {heads} heads of an even size, which rotary positions need.")
+    inner = math.ceil(8 / 3 * width / 64) * 64  # SwiGLU has three matrices, GPT-2 two of 4 x width
+    return Qwen3Config(
+        vocab_size=vocab_size, max_position_embeddings=context_length, num_hidden_layers=layers, hidden_size=width,
+        num_attention_heads=heads, num_key_value_heads=heads, head_dim=width // heads, attention_dropout=dropout,
+        intermediate_size=inner, tie_word_embeddings=True, **ids,
+    )  # fmt: skip
+
+
+CONFIGURATIONS = {"gpt2": gpt2_config, "qwen3": qwen3_config}
+
+
 def build_causal_lm(
-    profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None, dropout: float = 0.0, **options: Any
-) -> GPT2LMHeadModel:
-    """Make a GPT-2 with fresh weights, sized by the profile and by the tokenizer if one is given.
+    profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None, dropout: float = 0.0,
+    architecture: str = "gpt2", **options: Any,
+) -> PreTrainedModel:  # fmt: skip
+    """Make a model with fresh weights, sized by the profile and by the tokenizer if one is given.
 
     The weights depend on the profile's seed alone: the global random states are set to it. Dropout is off by default: a
     model that sees its data about once cannot learn it by heart.
@@ -49,9 +72,9 @@ def build_causal_lm(
         vocab_size, end = len(tokenizer), tokenizer.eos_token_id
         options |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
     shape = (profile.context_length, profile.model_layers, profile.model_width, profile.model_heads)
-    config = gpt2_config(vocab_size, *shape, dropout, **options)
+    config = CONFIGURATIONS[architecture](vocab_size, *shape, dropout, **options)
     set_seed(profile.seed)
-    return with_causal_loss(GPT2LMHeadModel(config))
+    return with_causal_loss(AutoModelForCausalLM.from_config(config))
 
 
 def with_causal_loss(model: PreTrainedModel) -> PreTrainedModel:
@@ -65,10 +88,10 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def model_size(config: GPT2Config) -> int:
+def model_size(config: GPT2Config | Qwen3Config) -> int:
     """Return the number of parameters that a configuration makes, without memory for them (torch's meta device)."""
     with torch.device("meta"):
-        return count_parameters(GPT2LMHeadModel(config))
+        return count_parameters(AutoModelForCausalLM.from_config(config))
 
 
 def context_length(model: PreTrainedModel) -> int:

@@ -1,7 +1,8 @@
 """From a loss to numbers that can be compared: perplexity and bits per byte."""
 
+import gzip
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,8 +35,9 @@ def evaluate(model: nn.Module, dataloader: Any, accelerator: Any, tokens_per_byt
     gather = accelerator.gather_for_metrics if prepared else accelerator.gather
     for batch in dataloader:
         labels = labels_of(batch)
-        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
-        sums = token_losses(labels, logits.float()).sum(1)
+        with accelerator.autocast():
+            logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        sums = token_losses(labels, logits).sum(1)
         sums, counts = gather((sums, predicted_tokens(labels)))  # (B,) each, of all processes
         total += sums.cpu().double().sum().item()
         tokens += counts.sum().item()
@@ -58,6 +60,12 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
+
+
+def gzip_bits_per_byte(texts: Sequence[str]) -> float:
+    """Return what gzip needs for texts, which it reads as one and adapts to."""
+    data = "".join(texts).encode()
+    return 8 * len(gzip.compress(data, 9)) / len(data)
 
 
 def bits_per_byte(loss: float, tokens: int, num_bytes: int) -> float:

@@ -37,14 +37,13 @@ class FilledRows(Dataset):
         """Count the rows, empty ones included."""
         return -(-len(self.rows) // self.multiple) * self.multiple
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Row]:
-        """Return the rows of a batch, read at once, which is much faster than one by one."""
-        real = [int(i) for i in indices if i < len(self.rows)]
-        batch = self.rows[real or [0]]
+    def __getitems__(self, indices: Sequence[int]) -> Row:
+        """Return the rows of a batch, (B, T), read at once, which is much faster than one by one."""
+        wanted = torch.as_tensor(indices)
+        real = wanted < len(self.rows)
+        batch = self.rows[wanted.where(real, 0).tolist()]
         batch = {name: torch.as_tensor(batch[name]).long() for name in _USED if name in batch}
-        ids, labels = batch["input_ids"], labels_of(batch)
-        found = iter([{"input_ids": row, "labels": labels[i]} for i, row in enumerate(ids)])
-        return [next(found) if i < len(self.rows) else _empty(ids[0]) for i in indices]
+        return {"input_ids": batch["input_ids"], "labels": labels_of(batch).masked_fill(~real[:, None], IGNORED)}
 
 
 class FilledStream(IterableDataset):
@@ -73,6 +72,10 @@ def _empty(like: torch.Tensor) -> Row:
     return {"input_ids": torch.zeros_like(like), "labels": torch.full_like(like, IGNORED)}
 
 
+def _as_it_is(batch: Row) -> Row:
+    return batch
+
+
 def check_rows(train: Any, validation: Any, step_rows: int) -> None:
     """Raise `ValueError` if there are fewer rows than one step takes, or none to evaluate; a stream has no length."""
     rows = len(train) if hasattr(train, "__len__") else step_rows
@@ -94,14 +97,15 @@ def create_dataloaders(
     settings = {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": choose_device().type == "cuda"}
     # Loaders draw from generators of their own: the random numbers of dropout do not depend on when a pass begins.
     eval_rows = FilledRows(validation, batch_size * processes)
-    eval_loader = DataLoader(eval_rows, generator=torch.Generator(), **settings)
+    eval_loader = DataLoader(eval_rows, generator=torch.Generator(), collate_fn=_as_it_is, **settings)
     if not hasattr(train, "__len__"):
         # Each worker fills up its last batch only, so that no batch is empty on all processes.
         stream = FilledStream(train, batch_size * processes)
         return DataLoader(stream, generator=torch.Generator(), **settings), eval_loader
     rows = FilledRows(train, step_rows)
     sampler = DistributedSampler(rows, num_replicas=1, rank=0, seed=seed)  # one that knows epochs
-    return DataLoader(rows, sampler=sampler, generator=torch.Generator(), **settings), eval_loader
+    options = {"sampler": sampler, "generator": torch.Generator(), "collate_fn": _as_it_is}
+    return DataLoader(rows, **options, **settings), eval_loader
 
 
 def packed_stream(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, documents: Any) -> ConstantLengthDataset:

@@ -22,12 +22,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 from course_utils import cache
 from course_utils.environment import Precision, choose_device, choose_precision
 from course_utils.models.causal import build_causal_lm, check_context
-from course_utils.training import checkpoints, tracking
+from course_utils.training import checkpoints, optimization, tracking
 from course_utils.training.checkpoints import Position
+from course_utils.training.compiling import compile_or_explain
 from course_utils.training.config import HARMLESS, TrainConfig
 from course_utils.training.heldout import Evaluation, evaluate
 from course_utils.training.loaders import create_dataloaders, packed_stream
-from course_utils.training.losses import LossSums, causal_loss_sums, choose_loss, keytoken_ids
+from course_utils.training.losses import LossSums, choose_loss, keytoken_ids
 from course_utils.training.optimization import TrainingDiverged, get_grouped_params, scale_gradients, steps_per_pass
 from course_utils.training.pretraining import PackedData
 
@@ -103,11 +104,22 @@ def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: Packe
         total_steps = steps_per_pass(len(data.train), profile.batch_size, processes, profile.accumulation_steps)
     groups = get_grouped_params(model, profile.weight_decay)
     # Fused is fastest, but hides from Accelerate which steps the gradient scaler of fp16 skipped.
-    optimizer = torch.optim.AdamW(groups, lr=profile.learning_rate, fused=accelerator.scaler is None)
-    scheduler = get_scheduler(config.schedule, optimizer, config.warmup_steps(total_steps), total_steps)
+    fused, rate = accelerator.scaler is None, profile.learning_rate
+    if config.optimizer == "muon":
+        optimizer = optimization.MuonWithAdamW(*groups, config.matrix_rate, rate, fused)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
+    more = {"num_decay_steps": total_steps // 2} if config.schedule == "warmup_stable_decay" else {}
+    warmup_steps = config.warmup_steps(total_steps)
+    scheduler = get_scheduler(config.schedule, optimizer, warmup_steps, total_steps, scheduler_specific_kwargs=more)
     keytokens = keytoken_ids(tokenizer, config.keywords, accelerator.print) if config.keywords else []
+    loss_sums = choose_loss(keytokens, config.alpha, device)
     # Accelerate would advance a prepared schedule once per process; this one counts optimizer steps.
     model, optimizer, train_loader, eval_loader = accelerator.prepare(model, optimizer, train_loader, eval_loader)
+    bare = accelerator.unwrap_model(model, keep_fp32_wrapper=config.float32_logits)  # else it stays off
+    if config.compile:
+        ids = torch.zeros(profile.batch_size, len(data.validation[0]["input_ids"]), dtype=torch.long, device=device)
+        loss_sums = compile_or_explain(bare, loss_sums, ids, accelerator, accelerator.print)
     accelerator.register_for_checkpointing(scheduler)
     set_seed(profile.seed, device_specific=True)  # another dropout on every process
     settings = {name: value for name, value in config.as_dict().items() if name not in HARMLESS}
@@ -115,14 +127,15 @@ def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: Packe
     settings["precision"] = accelerator.mixed_precision
     return Run(
         config, accelerator, settings, model, optimizer, scheduler, train_loader, eval_loader,
-        choose_loss(keytokens, config.alpha, device), total_steps, data.tokens_per_byte,
+        loss_sums, total_steps, data.tokens_per_byte,
     )  # fmt: skip
 
 
 def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Make the model of a run with fresh weights; the options of E4 and E6 are switched on where asked for."""
-    options = {name: getattr(config, name) for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")}
-    model = build_causal_lm(config.profile, tokenizer, config.dropout, **options)
+    names = ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn") if config.architecture == "gpt2" else ()
+    options = {name: getattr(config, name) for name in names}
+    model = build_causal_lm(config.profile, tokenizer, config.dropout, config.architecture, **options)
     model.config.use_cache = False  # of keys and values, which only generation needs
     if config.gradient_checkpointing:
         # The first is the name since transformers 5.20; older versions know the second only.
@@ -154,7 +167,7 @@ def optimizer_steps(run: Run) -> Iterator[StepResult]:
     accelerator, model, optimizer = run.accelerator, run.model, run.optimizer
     profile = run.config.profile
     # A constant near the final divisor keeps the numbers small, which fp16 needs.
-    rough = profile.batch_size * (profile.context_length - 1 if run.loss_sums is causal_loss_sums else 1)
+    rough = profile.batch_size * (profile.context_length - 1 if not run.config.keywords else 1)
     undo = rough * accelerator.num_processes * profile.accumulation_steps  # what the means divided by
     sums = torch.zeros(3, device=accelerator.device)  # losses, weights, tokens of this process
     model.train()
@@ -163,7 +176,8 @@ def optimizer_steps(run: Run) -> Iterator[StepResult]:
         accelerator.gradient_accumulation_steps = profile.accumulation_steps
         with accelerator.accumulate(model):
             labels = batch["labels"]
-            logits = model(input_ids=batch["input_ids"]).logits  # (B, T, V)
+            with accelerator.autocast():
+                logits = model(input_ids=batch["input_ids"]).logits  # (B, T, V)
             loss, weight = run.loss_sums(labels, logits)
             accelerator.backward(loss / rough)
             sums += torch.stack([loss.detach(), weight, (labels >= 0).sum()])

@@ -42,8 +42,35 @@ def token_losses(labels: Tensor, logits: Tensor) -> Tensor:
     as (B, T - 1, V), would cost more memory than anything else in a training step.
     """
     following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # (B, T)
-    losses = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none", ignore_index=IGNORED)
-    return losses.view_as(labels)
+    # 16 bits are too few for a loss, and fp32 copies of all logits too large. A compiler avoids them by itself.
+    whole = logits.dtype.itemsize > 2 or torch.compiler.is_compiling()
+    loss = _cross_entropy if whole else _CrossEntropyInParts.apply
+    return loss(logits.flatten(0, 1), following.flatten()).view_as(labels)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    logits = logits if logits.dtype.itemsize > 2 else logits.float()
+    return F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
+
+
+class _CrossEntropyInParts(torch.autograd.Function):
+    """The same with only as many positions in fp32 at once as a processor's cache holds, or as keep a GPU busy."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        ctx.size = max(1, 2 ** (19 if logits.device.type == "cpu" else 26) // logits.shape[1])
+        ctx.save_for_backward(logits, targets)
+        return torch.cat(list(map(_cross_entropy, logits.split(ctx.size), targets.split(ctx.size))))
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        logits, targets = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        columns = (gradient, logits, targets.clamp(min=0)[:, None], (upstream * (targets != IGNORED))[:, None])
+        for out, part, target, factor in zip(*(column.split(ctx.size) for column in columns), strict=True):
+            softmax = part.float().softmax(-1)
+            out.copy_(softmax.scatter_add_(1, target, -torch.ones_like(factor)).mul_(factor))
+        return gradient, None
 
 
 def predicted_tokens(labels: Tensor) -> Tensor:

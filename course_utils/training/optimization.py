@@ -1,4 +1,4 @@
-"""Which parameters decay, how many steps a pass has, and a gradient that was summed first and is divided once."""
+"""Optimizers, which parameters decay, how many steps a pass has, gradients summed first and divided once."""
 
 import torch
 from torch import nn
@@ -20,6 +20,29 @@ def get_grouped_params(model: nn.Module, weight_decay: float) -> list[dict]:
         if parameter.requires_grad:
             (decaying if parameter.ndim >= 2 and id(parameter) not in embeddings else rest).append(parameter)
     return [{"params": decaying, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the matrices and AdamW for the rest, as one optimizer: they share schedule, clipping and checkpoint."""
+
+    def __init__(self, matrices: dict, rest: dict, matrix_rate: float, rate: float, fused: bool) -> None:
+        """Take the groups of `get_grouped_params`, and the learning rate of each."""
+        # With this option Muon's steps are as large as AdamW's, so weight decay means the same for both.
+        muon = torch.optim.Muon([matrices], lr=matrix_rate, adjust_lr_fn="match_rms_adamw")
+        self.parts = (muon, torch.optim.AdamW([rest], lr=rate, fused=fused))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self.__setstate__({})
+
+    def __setstate__(self, state: dict) -> None:
+        """Take over a restored state; both optimizers read and write the same one."""
+        super().__setstate__(state)
+        for part, group in zip(self.parts, self.param_groups, strict=True):
+            part.state, part.param_groups = self.state, [group]
+
+    def step(self, closure: None = None) -> None:
+        """Update all parameters."""
+        for part in self.parts:
+            part.step()
 
 
 def scale_gradients(model: nn.Module, factor: torch.Tensor) -> None:

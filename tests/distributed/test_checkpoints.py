@@ -1,5 +1,6 @@
 """Checkpoints: damaged ones are skipped, foreign ones refused, old ones removed. Settings: impossible ones refused."""
 
+import itertools
 import shutil
 import signal
 from dataclasses import replace
@@ -8,9 +9,10 @@ import pytest
 from runs import small_config, weights
 
 from course_utils import artifacts
+from course_utils.profiles import PROFILES
 from course_utils.train import run_training
 from course_utils.training import checkpoints
-from course_utils.training.config import PRESETS, TrainConfig
+from course_utils.training.config import PRESETS, TrainConfig, modern
 
 CONFIG = small_config({"save_steps": 20, "eval_steps": 20}, dropout=0.1, keep_checkpoints=3)
 
@@ -133,9 +135,26 @@ def test_presets_are_the_tutorials_settings():
     assert values["codeparrot-small"] == [12, 5e-4, 2000, 1, 150_000, 1024, 1, 0.1]
 
 
+def test_one_number_sizes_the_modern_recipe():
+    measured = modern().profile
+    names = "model_layers model_width model_heads context_length batch_size warmup_steps learning_rate weight_decay"
+    assert [getattr(measured, name) for name in names.split()] == [6, 256, 4, 256, 16, 68, 3e-3, 0.1]
+    assert measured.train_steps == pytest.approx(3148, rel=0.1)  # of the run that was measured
+    sizes = [modern(depth, PROFILES["tiny"]) for depth in (1, 2, 6, 12)]
+    for small, large in itertools.pairwise(sizes):
+        assert small.profile.model_width < large.profile.model_width
+        assert small.profile.tokens_per_step <= large.profile.tokens_per_step
+        assert small.matrix_rate > large.matrix_rate
+        assert large.profile.small_sources
+    with pytest.raises(ValueError, match="depth = 0 is not allowed"):
+        modern(0)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"optimizer": "sgd"}, "optimizer = 'sgd' is not allowed; it must be one of adamw, muon"),
+        ({"architecture": "qwen3", "reorder_and_upcast_attn": True}, "reorder_and_upcast_attn is an option of gpt2"),
         ({"schedule": "cosin"}, "schedule = 'cosin' is not allowed; it must be one of cosine, linear"),
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"profile": "tiny"}, "profile = 'tiny' is not allowed; it must be of type Profile"),

@@ -10,12 +10,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from runs import SMALL, small_config, weights
 
 from course_utils import artifacts
+from course_utils.profiles import PROFILES
 from course_utils.train import run_training
 from course_utils.training import checkpoints, loop, losses
+from course_utils.training.config import modern
 from course_utils.training.loaders import FilledRows, FilledStream, packed_stream
 
 
@@ -91,7 +94,7 @@ def test_labels_and_padding_of_the_rows_are_kept_and_the_rows_end():
     labels = {"labels": [1, 2, 3, -100], "attention_mask": [1, 2, -100, -100], "input_ids": [1, 2, 3, 0]}
     for used, expected in labels.items():
         rows = Dataset.from_dict({name: columns[name] for name in {"input_ids", used}})
-        filled = [row["labels"].tolist() for row in FilledRows(rows, 4).__getitems__(range(4))]
+        filled = FilledRows(rows, 4).__getitems__(range(4))["labels"].tolist()
         assert filled == [expected] * 3 + [[-100] * 4]
         stream = FilledStream(rows.with_format("torch").to_iterable_dataset(), 4)
         assert [row["labels"].tolist() for row in stream] == filled
@@ -197,6 +200,53 @@ def test_resume_in_the_second_pass_and_on_its_border_is_exact(tmp_path, little_d
     rarely = replace(config, profile=replace(config.profile, eval_steps=per_pass, save_steps=per_pass))
     run_training(rarely, tmp_path / "c")
     assert weights(tmp_path / "a") == weights(tmp_path / "c")
+
+
+def logits_of(run):
+    with run.accelerator.autocast(), torch.no_grad():
+        return run.model.eval()(input_ids=torch.zeros(4, 32, dtype=torch.long)).logits
+
+
+SWITCHES = {  # setting: (another value than usual, what shows it in a run)
+    "architecture": ("qwen3", lambda run: run.model.config.model_type == "qwen3"),
+    "optimizer": ("muon", lambda run: "momentum" in run.optimizer.param_groups[0]),
+    "schedule": ("warmup_stable_decay", lambda run: {*map(run.scheduler.lr_lambdas[0], range(10, 25))} == {1.0}),
+    "float32_logits": (False, lambda run: logits_of(run).dtype == torch.bfloat16),
+    "precision": ("fp32", lambda run: run.accelerator.mixed_precision == "no"),
+    "compile": (True, lambda run: run.model._compiled_call_impl is not None),
+}
+
+
+@pytest.mark.parametrize("setting", SWITCHES)
+def test_each_switch_changes_what_it_says_and_nothing_else(tmp_path, capsys, setting):
+    value = SWITCHES[setting][0]
+    config, steps = small_config({"train_steps": 50}, precision="bf16"), []
+    for each in (config, replace(config, **{setting: value})):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        run = prepared(each, tmp_path)
+        assert {name for name, (_, check) in SWITCHES.items() if check(run)} == ({setting} if each != config else set())
+        steps.append(list(itertools.islice(loop.optimizer_steps(run), 50)))
+    assert "Not compiled" not in capsys.readouterr().out
+    assert [step.tokens for step in steps[0]] == [step.tokens for step in steps[1]]
+    if setting != "architecture":  # the same weights and rows
+        assert steps[0][0].loss == pytest.approx(steps[1][0].loss, rel=1e-3)
+    assert all(some[-1].loss < some[0].loss - 0.5 for some in steps)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_modern_recipe_resumes_exactly_and_one_step_is_enough(tmp_path, precision):
+    shape = {name: getattr(SMALL, name) for name in ("context_length", "batch_size", "eval_sequences")}
+    recipe = replace(modern(1, PROFILES["tiny"]), tracker="none", precision=precision, compile=False)
+    schedule = {"train_steps": 30, "warmup_steps": 5, "eval_steps": 10, "save_steps": 10}
+    config = replace(recipe, profile=replace(recipe.profile, **shape, **schedule), dropout=0.1, keep_checkpoints=9)
+    whole = run_training(config, tmp_path / "a")
+    for step in (10, 20):  # while the rate is stable, and while it decays
+        folder = tmp_path / "a" / "checkpoints" / f"step-{step:08d}"
+        resumed = run_training(config, tmp_path / f"b{step}", resume=str(folder))
+        assert weights(tmp_path / "a") == weights(tmp_path / f"b{step}")
+        assert timeless(resumed.history) == timeless(whole.history)
+    single = replace(config, profile=replace(config.profile, train_steps=1))
+    assert run_training(single, tmp_path / "c").steps == 1
 
 
 def test_a_finite_run_ends_with_the_data(tmp_path, little_data):

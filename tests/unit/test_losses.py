@@ -11,6 +11,7 @@ from torch.nn import CrossEntropyLoss
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
 from course_utils.training import losses
+from course_utils.training.memory import peak_bytes
 
 VOCAB = 50
 
@@ -74,6 +75,27 @@ def test_sums_of_parts_are_the_sums_of_the_whole(rows, length, seed, alpha):
         whole = torch.stack(sums(inputs, logits))
         parts = torch.stack(sums(inputs[:rows], logits[:rows])) + torch.stack(sums(inputs[rows:], logits[rows:]))
         torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 40])  # one part, and many
+def test_logits_of_16_bits_lose_nothing_and_need_no_copy_in_fp32(rows):
+    inputs, _ = example(rows, 64)
+    inputs[0, 5:] = losses.IGNORED
+    upstream, got = torch.rand(rows, 64), []
+    values = torch.randn(rows, 64, 2**12, dtype=torch.bfloat16)
+    for kind in (torch.bfloat16, torch.float32):
+        logits = values.clone().requires_grad_()
+
+        def step(logits=logits, kind=kind):
+            found = losses.token_losses(inputs, logits.to(kind))
+            (found * upstream).sum().backward()
+            return got.append((found, logits.grad))
+
+        got.append(peak_bytes(step, torch.device("cpu")))
+    small, (found, gradient), large, (expected, expected_gradient) = got[1], got[0], got[3], got[2]
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=2**-7, atol=1e-9)
+    assert small < large / 2 or rows == 1
 
 
 def test_causal_loss_is_the_models_own(session_tokenizer):

@@ -41,6 +41,17 @@ def test_model_follows_the_tokenizer(code_tokenizer):
     assert config.pad_token_id == code_tokenizer.pad_token_id != config.eos_token_id
 
 
+def test_a_modern_model_has_its_size_and_its_parts():
+    config = causal.qwen3_config(8192, 256, 6, 256, 4)
+    block = 4 * 256**2 + 3 * 256 * 704 + 2 * 256 + 2 * 64  # attention, SwiGLU, norms of the block and of the heads
+    assert causal.model_size(config) == 8192 * 256 + 6 * block + 256 == 6_918_144
+    model = causal.build_causal_lm(get_profile("tiny"), architecture="qwen3")
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert causal.context_length(model) == 128
+    with pytest.raises(ValueError, match="a width of 66 makes no 2 heads of an even size"):
+        causal.build_causal_lm(get_profile("tiny", model_width=66, model_heads=2), architecture="qwen3")
+
+
 def test_sequences_longer_than_the_context_are_refused():
     model = GPT2LMHeadModel(causal.gpt2_config(300, 16, 1, 8, 1))
     causal.check_context(model, 16)
