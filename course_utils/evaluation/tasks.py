@@ -85,7 +85,9 @@ def _plain(node: ast.AST | None, names: Mapping[str, str], free: frozenset[str])
         return ", ".join(_plain(node, names, free) for node in nodes)
 
     match node:
-        case ast.Expr(value) | ast.Return(value) | ast.FormattedValue(value):
+        case ast.Expr(value) | ast.Return(value) | ast.If(value) | ast.FormattedValue(value):
+            return plain(value)
+        case ast.BinOp(ast.Constant(str()), ast.Mod(), value):  # "accuracy: %.2f" % value
             return plain(value)
         case ast.Name(name):
             return names.get(name, name)
@@ -122,8 +124,7 @@ def _plain(node: ast.AST | None, names: Mapping[str, str], free: frozenset[str])
 
 def _functions(text: str) -> set[str]:
     """Return the functions that a plain text calls, and its outer chain with its object: `df.groupby!.mean!`."""
-    text = re.sub(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""", "", text)
-    called = re.findall(r"\b(?!dict\b)\w+(?=\()", text)
-    while (shorter := re.sub(r"\([^()]*\)", "!", text)) != text:
-        text = shorter
-    return {re.sub(r"\.\w+\b(?!!|$)", "", text), *called}
+    text = outer = re.sub(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""", "", text)
+    while (shorter := re.sub(r"\([^()]*\)", "!", outer)) != outer:
+        outer = shorter
+    return {re.sub(r"\.\w+\b(?!!|$)", "", outer), *re.findall(r"\b(?!dict\b)\w+(?=\()", text)}

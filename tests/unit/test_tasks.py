@@ -75,11 +75,11 @@ def test_the_tasks_are_as_many_as_the_card_says_and_all_different():
 
 def test_arguments_by_position_have_names():
     known = DATA["signatures"]
-    free = {".reshape", ".legend", ".setp", ".meshgrid", "train_test_split", "make_pipeline", *vars(builtins)}
+    any_number = {".reshape", ".legend", ".setp", ".meshgrid", "train_test_split", "make_pipeline", "initials"}
     for pattern in (pattern for task in TASKS.values() for pattern in task.accept):
         for call in (node for node in ast.walk(ast.parse(pattern)) if isinstance(node, ast.Call) and node.args):
             name = ast.unparse(call.func)
-            assert {name, "." + name.rpartition(".")[2]} & (known.keys() | free), pattern
+            assert {name, "." + name.rpartition(".")[2]} & (known.keys() | any_number | vars(builtins).keys()), pattern
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,8 @@ def test_arguments_by_position_have_names():
         ("label of the x axis", "ax.xlabel('time (s)')", False, False),
         ("one of four plots", "plt.sca(axes[1, 0])\nplt.scatter(width, height)", False, False),
         ("accuracy", "print(f'{svm.score(X_test, y_test):.2f}')", True, True),
+        ("mean squared error", "print('MSE: %.2f' % mean_squared_error(y_valid, forecast))", True, True),
+        ("any missing", "if np.isnan(readings).any():\n    print('yes')", True, True),
         ("keep rows", "flights[flights.delay >= 60]", True, False),
     ],
 )
