@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 import numpy as np
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
 from course_utils.evaluation.code_eval import estimate_pass_at_k as estimate_pass_at_k
@@ -42,3 +43,8 @@ def bootstrap_interval(predictions: Sequence[int], references: Sequence[int], se
     right = np.equal(predictions, references)
     drawn = np.random.default_rng(seed).integers(len(right), size=(2000, len(right)))
     return tuple(np.quantile(right[drawn].mean(axis=1), [0.025, 0.975]).tolist())
+
+
+def share_interval(right: Sequence[bool]) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of the share of True; unlike a bootstrap's, it has a width when all are equal."""
+    return tuple(map(float, binomtest(int(np.sum(right)), len(right)).proportion_ci(method="wilson")))

@@ -14,4 +14,4 @@ from course_utils.models.gpt import (
     TransformerBlock,
 )
 from course_utils.models.gpt2_weights import config_from_gpt2, load_gpt2_weights, save_gpt2
-from course_utils.models.prompts import BLOG_PROMPTS, BOOK_PROMPTS, TUTORIAL_PROMPTS
+from course_utils.models.prompts import BLOG_PROMPTS, BOOK_PROMPTS, IDIOMS, TUTORIAL_PROMPTS, UNSEEN_IDIOMS

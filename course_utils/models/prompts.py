@@ -8,5 +8,5 @@ _DATA = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8
 TUTORIAL_PROMPTS, BOOK_PROMPTS, BLOG_PROMPTS = (
     {name: "\n".join(lines) for name, lines in _DATA[source].items()} for source in ("tutorial", "book", "blog")
 )
-# (kind, prompt, continuation): what every data-science script shares.
-IDIOMS = tuple(map(tuple, _DATA["idioms"]))
+# (kind, prompt, continuation): what every data-science script shares, and what can only be copied from the prompt.
+IDIOMS, UNSEEN_IDIOMS = (tuple(map(tuple, _DATA[name])) for name in ("idioms", "unseen_idioms"))

@@ -6,7 +6,7 @@ from transformers import pipeline
 
 from course_utils.models import generation
 from course_utils.models.causal import build_causal_lm
-from course_utils.models.prompts import IDIOMS
+from course_utils.models.prompts import IDIOMS, UNSEEN_IDIOMS
 from course_utils.profiles import get_profile
 
 CUTS = {
@@ -79,7 +79,7 @@ def test_an_idiom_is_scored_by_the_product_over_its_tokens(model, session_tokeni
 
 
 def test_every_idiom_splits_between_tokens(session_tokenizer):
-    for _, prompt, wanted in IDIOMS:
+    for _, prompt, wanted in IDIOMS + UNSEEN_IDIOMS:
         apart = session_tokenizer(prompt)["input_ids"] + session_tokenizer(wanted)["input_ids"]
         assert apart == session_tokenizer(prompt + wanted)["input_ids"], (prompt, wanted)
 
