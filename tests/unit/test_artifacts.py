@@ -215,7 +215,7 @@ def test_the_clean_corpus_keeps_columns_of_any_name_and_leaks_nothing(monkeypatc
             "content": f"import pandas as pd\ndef f(x):\n{lines}",
             "path": path,
         }
-        return json.dumps(row | {column: number})
+        return json.dumps(row | {"content": f"import pandas as pd\ndef f(x):\n{lines}"})
 
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
     (tmp_path / "data").mkdir()
