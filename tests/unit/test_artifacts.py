@@ -211,10 +211,7 @@ def test_a_data_set_is_read_where_it_is_or_copied_with_what_is_missing_and_a_cha
 def test_the_clean_corpus_keeps_columns_of_any_name_and_leaks_nothing(monkeypatch, tmp_path, column):
     def document(n: int, number: int, path: str = "a.py") -> str:
         lines = "".join(f"    a{n}_{i} = {i}\n" for i in range(12))
-        row = dict.fromkeys(documents.COLUMNS, "x") | {
-            "content": f"import pandas as pd\ndef f(x):\n{lines}",
-            "path": path,
-        }
+        row = dict.fromkeys(documents.COLUMNS, "x") | {"path": path, column: number}
         return json.dumps(row | {"content": f"import pandas as pd\ndef f(x):\n{lines}"})
 
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
