@@ -7,7 +7,6 @@ import itertools
 import math
 import re
 import signal
-import threading
 import typing
 from _thread import interrupt_main
 from concurrent.futures import ThreadPoolExecutor
@@ -321,6 +320,11 @@ def catching(*arguments):
             pass
 
 
+def interrupted(*arguments):
+    interrupt_main()
+    catching()
+
+
 def catching_once(*arguments):
     with contextlib.suppress(BaseException):
         catching()
@@ -348,11 +352,8 @@ def test_endless_calls_are_stopped_and_nothing_is_left_behind(function, seconds,
 
 
 def test_the_users_interrupt_passes_and_other_threads_are_checked_too(capsys):
-    timer = threading.Timer(0.3, interrupt_main)
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
-        check("04.first_block", catching)
-    timer.join()
+        check("04.first_block", interrupted)
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(check, "04.first_block", first_block).result() is True
 
