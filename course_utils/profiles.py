@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
+
+from course_utils.cache import expanded, home
 
 # Names after COURSE_ of variables that are not profile fields.
 OTHER_VARIABLES = ("PROFILE", "HOME", "SOURCE", "SANDBOX")
@@ -55,7 +56,7 @@ def absolute(location: str) -> str:
     """Return a local path without `~` and relative parts; a Hub id or a word of the course unchanged."""
     if location in ("", *LOCATION_WORDS):
         return location
-    path = Path(location).expanduser()
+    path = expanded(location)
     return str(path.absolute()) if location.startswith(("~", ".")) or path.exists() else location
 
 
@@ -202,5 +203,5 @@ def make_variables_absolute() -> None:
     for variable in (f"COURSE_{name.upper()}" for name in LOCATIONS):
         if text := os.environ.get(variable):
             os.environ[variable] = absolute(text)
-    if home := os.environ.get("COURSE_HOME"):  # need not exist yet
-        os.environ["COURSE_HOME"] = str(Path(home).expanduser().absolute())
+    if os.environ.get("COURSE_HOME"):
+        os.environ["COURSE_HOME"] = str(home())  # need not exist yet

@@ -19,6 +19,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.info import DatasetInfosDict
 from tqdm.auto import tqdm
 
+from course_utils import cache
 from course_utils.data import documents
 from course_utils.data.documents import COLUMNS, Document
 from course_utils.data.sources import Source, iter_python_members
@@ -110,9 +111,10 @@ def _read(path: Path) -> Dataset:
         return Dataset.from_file(str(path))
     try:
         features = Features.from_arrow_schema(pq.read_schema(path)) if _ending(path) == ".parquet" else None
-        state = path.stat()  # part of the key under which `datasets` keeps the rows
+        kept, state = cache.library_folder("datasets"), path.stat()  # the state is a part of the key of what is kept
         arguments = {"path": path.resolve(), "state": (state.st_size, state.st_mtime_ns)}
-        return Dataset.from_generator(_rows, features=features, gen_kwargs=arguments)
+        with cache.naming_the_disk(cache.home()):
+            return Dataset.from_generator(_rows, features=features, gen_kwargs=arguments, cache_dir=kept)
     except (DatasetGenerationError, ValueError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a data set ({reason}).") from error
