@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parent
 # What an artifact's content depends on; `artifacts` puts the steps together.
 CODE = ("artifacts.py", "data/**/*.py", "models/**/*.py", "training/**/*.py")
 # Errors of a disk that cannot be written, or is full; torch and the libraries in Rust have words instead of a number.
-_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _FULL_IN_WORDS = ("(os error 28)", "(os error 122)", "PytorchStreamWriter failed", "] . unexpected pos")
 
@@ -96,7 +96,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
             print(f"Another process is making the {name}; waiting for it.")
             stack.enter_context(lock.acquire())
         except OSError as error:  # some network folders: no lock is better than no course
-            if error.errno in _FULL | _CLOSED:
+            if error.errno in _FULL + _CLOSED:
                 raise
             print(f"{folder.parent} cannot be locked ({error}). Do not run two notebooks there at the same time.")
         yield

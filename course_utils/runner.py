@@ -76,6 +76,7 @@ def _run_one(path: Path, output: Path, timeout: int | None) -> Outcome:
     )
     cells: list[nbformat.NotebookNode] = []
     own = {"IPYTHONDIR": str(cache.home() / "ipython"), "MPLCONFIGDIR": str(cache.home() / "matplotlib")}
+    Path(own["IPYTHONDIR"]).mkdir(parents=True, exist_ok=True)  # else it would warn
     start = time.monotonic()
     # In a thread of its own, so that this one can watch the memory and take Ctrl-C.
     with ThreadPoolExecutor(1) as pool:
