@@ -1,17 +1,14 @@
 """The command line of the course. Every command imports what it needs when it runs, so `--help` answers at once."""
 
 import argparse
-import errno
 import itertools
 import os
 import sys
 import time
 from pathlib import Path
 
+from course_utils import cache
 from course_utils.profiles import LOCATION_WORDS, get_profile, make_variables_absolute
-
-# Errors of a disk that is full or cannot be written.
-_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS, errno.EACCES}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,11 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
         return options.command(options)
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
-    except ValueError as error:
-        return _fail(str(error), 2)
-    except OSError as error:
-        remedy = ". Free some space there, or set COURSE_HOME to another folder." if error.errno in _DISK else ""
-        return _fail(f"{error}{remedy}", 1)
+    except (ValueError, OSError) as error:
+        return _fail(str(error), 2 if isinstance(error, ValueError) else 1)
 
 
 def _fail(message: str, code: int) -> int:
@@ -35,7 +29,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _folder(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    return cache.expanded(text).absolute()
 
 
 def _positive(text: str) -> int:
@@ -113,6 +107,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     profile = os.environ["COURSE_PROFILE"] = get_profile(options.profile).name  # the kernels inherit it
+    cache.expanded("~")  # Jupyter does not start without one; this says so in a sentence
     from course_utils import runner
 
     notebooks = runner.select(options.notebooks, options.names)

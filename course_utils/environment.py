@@ -4,17 +4,15 @@ import importlib.metadata
 import math
 import os
 import platform
-import shutil
 import sys
 import time
 from types import SimpleNamespace as Machine
 from typing import NamedTuple
 
-import psutil
 import torch
 from accelerate.utils import parse_flag_from_env
 
-from course_utils import cache
+from course_utils import cache, limits
 from course_utils.models import causal
 from course_utils.profiles import PROFILES, Profile
 
@@ -62,6 +60,8 @@ def readable_duration(minutes: float) -> str:
 
 def choose_device() -> torch.device:
     """Return the fastest device that torch finds: CUDA, then MPS (Apple), then the processor."""
+    if (most := max(1, int(limits.cores()[0]))) < torch.get_num_threads():  # beyond a quota they hinder each other
+        torch.set_num_threads(most)
     if parse_flag_from_env("ACCELERATE_USE_CPU"):  # what `accelerate launch --cpu` sets
         return torch.device("cpu")
     if torch.cuda.is_available():
@@ -92,19 +92,18 @@ def _cpu_computes_bf16() -> bool:
 def describe() -> Machine:
     """Return what this machine is: device, precision, cores, memory and disk in GB (10^9 bytes), versions."""
     device, precision = choose_device(), choose_precision()
-    memory = psutil.virtual_memory()
-    home = cache.home().absolute()
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    (memory, free_memory, machine_memory), (cores, seen_cores) = limits.memory(), limits.cores()
     libraries = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "huggingface_hub")
     return Machine(
         device=device.type,
         device_name=torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "processor",
         precision=precision.name,
         precision_reason=precision.reason,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_gb=memory.total / GB,
-        free_memory_gb=memory.available / GB,
-        disk_free_gb=shutil.disk_usage(existing).free / GB,
+        cores=cores,
+        memory_gb=memory / GB,
+        free_memory_gb=free_memory / GB,
+        bounds="this container or job" if memory < machine_memory or cores < seen_cores else "this machine",
+        disk_free_gb=cache.free_bytes(cache.home()) / GB,
         python=platform.python_version(),
         platform=platform.platform(terse=True),
         colab="google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ,
@@ -166,6 +165,6 @@ def check_costs(cost: Cost, machine: Machine) -> None:
     text = "the profile {!r} needs about {:.1f} GB of {}, {:.1f} GB are free. Free some, {}"
     remedy = "choose a smaller profile (COURSE_PROFILE), or set COURSE_BATCH_SIZE lower."
     if cost.memory_gb > (free := _free_memory_gb(machine)):
-        raise MemoryError(text.format(cost.profile, cost.memory_gb, "memory", free, remedy))
+        raise MemoryError(text.format(cost.profile, cost.memory_gb, f"memory in {machine.bounds}", free, remedy))
     if cost.disk_gb > (free := machine.disk_free_gb):
         raise OSError(text.format(cost.profile, cost.disk_gb, "disk", free, "or set COURSE_HOME to another disk."))

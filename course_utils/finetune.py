@@ -14,7 +14,7 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import AutoTokenizer
 
-from course_utils import artifacts
+from course_utils import artifacts, cache
 from course_utils.data.paraphrases import PAIRS, SENTENCES
 from course_utils.profiles import absolute
 from course_utils.training.finetuning import FinetuneConfig, FinetuneResult, finetune
@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         config = FinetuneConfig(**{f.name: getattr(given, f.name) for f in SETTINGS})
-        run_finetuning(given.pairs, given.encoder, config, given.output)
+        with cache.naming_the_disk(Path(given.output or "", "model")):
+            run_finetuning(given.pairs, given.encoder, config, given.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
+
+from course_utils.cache import expanded, home
 
 # Names after COURSE_ of variables that are not profile fields.
 OTHER_VARIABLES = ("PROFILE", "HOME", "SOURCE", "SANDBOX")
@@ -53,7 +54,7 @@ def _allowed(value: Any, kind: type, bounds: Mapping[str, Any]) -> str:
 
 def locations(text: str) -> list[str]:
     """Return the locations that commas separate; a path that exists is one, whatever its name."""
-    alone = "," not in text or Path(text).expanduser().exists()
+    alone = "," not in text or expanded(text).exists()
     return [text] if alone else [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -63,7 +64,7 @@ def absolute(text: str) -> str:
         return ",".join(map(absolute, parts))
     if text in ("", *LOCATION_WORDS):
         return text
-    path = Path(text).expanduser()
+    path = expanded(text)
     return str(path.absolute()) if text.startswith(("~", ".")) or path.exists() else text
 
 
@@ -214,5 +215,5 @@ def make_variables_absolute() -> None:
     for variable in (f"COURSE_{name.upper()}" for name in LOCATIONS):
         if text := os.environ.get(variable):
             os.environ[variable] = absolute(text)
-    if home := os.environ.get("COURSE_HOME"):  # need not exist yet
-        os.environ["COURSE_HOME"] = str(Path(home).expanduser().absolute())
+    if os.environ.get("COURSE_HOME"):
+        os.environ["COURSE_HOME"] = str(home())  # need not exist yet

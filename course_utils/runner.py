@@ -1,6 +1,7 @@
 """Run notebooks in order, each in a fresh kernel of this environment; executed copies and pages go to a folder."""
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -74,10 +75,12 @@ def _run_one(path: Path, output: Path, timeout: int | None) -> Outcome:
         on_cell_start=lambda cell, cell_index: cells.append(cell),
     )
     cells: list[nbformat.NotebookNode] = []
+    own = {"IPYTHONDIR": str(cache.home() / "ipython"), "MPLCONFIGDIR": str(cache.home() / "matplotlib")}
+    Path(own["IPYTHONDIR"]).mkdir(parents=True, exist_ok=True)  # else it would warn
     start = time.monotonic()
     # In a thread of its own, so that this one can watch the memory and take Ctrl-C.
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(client.execute, cleanup_kc=True)
+        future = pool.submit(client.execute, cleanup_kc=True, env=own | os.environ)  # the home may be full or closed
         memory = _watch(future)
     _save(notebook, path.stem, output)
     error = ""

@@ -126,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")  # a path that the terminal cannot show stops no training
     try:
         options = parse_arguments(arguments)
-        run_training(make_config(options), options.output, options.resume)
+        with cache.naming_the_disk(Path(options.output, "final")):
+            run_training(make_config(options), options.output, options.resume)
     except (ValueError, ImportError, OSError, loop.TrainingDiverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
+from course_utils.cache import expanded
 from course_utils.data import documents, splitting
 from course_utils.data.documents import COLUMNS, Document
 from course_utils.data.reading import HUB_ID, data_files, open_hub, read_file
@@ -46,7 +47,7 @@ class Location(NamedTuple):
 
 
 def _load(path: str, split: str, streaming: bool) -> Dataset | IterableDataset:
-    place = Path(path).expanduser()
+    place = expanded(path)
     if place.exists():
         files = data_files(place)
         found = files.get(split, files.get("test") if split == "validation" else None)  # as `train_test_split` names it
@@ -85,7 +86,7 @@ def corpus_kind(text: str) -> str:
         if kinds == {"hub"} or kinds <= {"folder", "dataset"}:
             return "hub" if "hub" in kinds else "list"
         raise ValueError(f"the code corpus {text!r} mixes {', '.join(sorted(kinds))}: list Hub ids, or local paths.")
-    place = Path(text).expanduser()
+    place = expanded(text)
     if text in ("", PINNED):
         return PINNED
     if place.is_dir() and any(python_files(place)):
@@ -143,7 +144,7 @@ def python_files(folder: Path) -> Iterator[tuple[str, str, Path]]:
 
     A repository may be a link to its folder, but not to one around it; links inside it are passed over.
     """
-    folder = folder.expanduser().resolve()
+    folder = folder.resolve()
     single = any((folder / mark).exists() for mark in (".git", "pyproject.toml", "setup.py", "setup.cfg"))
     roots = sorted(path for path in folder.iterdir() if path.is_dir() and not NOT_YOURS.fullmatch(path.name))
     roots = [path for path in roots if not folder.is_relative_to(path.resolve())]

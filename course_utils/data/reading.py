@@ -14,6 +14,7 @@ from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError
 from datasets.info import DatasetInfosDict
 
+from course_utils import cache
 from course_utils.data.documents import COLUMNS
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.{}-]+")
@@ -28,7 +29,7 @@ def open_location(location: str, instead: str) -> DatasetDict:
 
     Raises `ValueError` for what cannot be read, or `ConnectionError`; `instead` names data that need no network.
     """
-    place = Path(location).expanduser()
+    place = cache.expanded(location)
     if not place.exists():
         return open_hub(location, f"use {instead}")
     found = data_files(place)
@@ -89,9 +90,10 @@ def read_file(path: Path) -> Dataset:
         features = Features.from_arrow_schema(pq.read_schema(path)) if _ending(path) == ".parquet" else {}
         large = (Value("large_string"), Value("null"))  # text of pandas and polars, which is no other text; nothing
         features = Features({n: Value("string") if kind in large else kind for n, kind in features.items()}) or None
-        state = path.stat()  # part of the key under which `datasets` keeps the rows
+        kept, state = cache.library_folder("datasets"), path.stat()  # the state is a part of the key of what is kept
         arguments = {"path": path.resolve(), "state": (state.st_size, state.st_mtime_ns)}
-        return Dataset.from_generator(_rows, features=features, gen_kwargs=arguments)
+        with cache.naming_the_disk(cache.home()):
+            return Dataset.from_generator(_rows, features=features, gen_kwargs=arguments, cache_dir=kept)
     except (DatasetGenerationError, ValueError) as error:
         first = str(error.__cause__ or error).partition("\n")[0]
         reason = _REASONS.get(type(error.__cause__), first)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
+from course_utils import cache
 from course_utils.evaluation.code_eval import estimate_pass_at_k as estimate_pass_at_k
 
 
@@ -28,14 +29,14 @@ class GlueMrpc(evaluate.Metric):
 
 def pair_metric() -> GlueMrpc:
     """Return a fresh metric with `add_batch` and `compute`; it keeps its batches in memory, not in a shared file."""
-    return GlueMrpc(keep_in_memory=True)
+    return GlueMrpc(keep_in_memory=True, cache_dir=cache.library_folder("metrics"))
 
 
 def code_eval() -> evaluate.Metric:
     """Return a fresh metric with the call of evaluate's `code_eval`, which runs every program in the sandbox."""
     from course_utils.evaluation.code_eval import CodeEval  # evaluate.load would take it for this file's metric
 
-    return CodeEval(keep_in_memory=True)
+    return CodeEval(keep_in_memory=True, cache_dir=cache.library_folder("metrics"))
 
 
 def bootstrap_interval(predictions: Sequence[int], references: Sequence[int], seed: int = 0) -> tuple[float, float]:

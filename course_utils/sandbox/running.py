@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
+from course_utils import limits
 from course_utils.sandbox import levels, values
 from course_utils.sandbox.child_process import Child, Ended, Unconfined
 from course_utils.sandbox.levels import Level
@@ -88,8 +89,7 @@ def run_problems(
     As many run at a time as there are cores. Ctrl-C ends all children.
     """
     settings |= {"level": _usable(settings.get("level")), "stop": threading.Event()}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(workers or cores) as pool:
+    with ThreadPoolExecutor(workers or max(1, int(limits.cores()[0]))) as pool:
         try:
             running = [pool.submit(run_problem, problem, completion, **settings) for problem, completion in jobs]
             bar = tqdm(running, desc=f"programs ({settings['level']})", unit="program", disable=not progress)

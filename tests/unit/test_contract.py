@@ -62,7 +62,7 @@ VARIABLES = (
 )
 # A module imports from its own row and from those above.
 LAYERS = (
-    {"cache", "profiles", "plots"},
+    {"cache", "limits", "profiles", "plots"},
     {"data"},
     {"sandbox", "models"},
     {"evaluation"},

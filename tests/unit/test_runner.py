@@ -1,11 +1,9 @@
 """The notebook runner and the command line, with real kernels on small notebooks."""
 
-import errno
 import re
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import Mock
 
 import nbformat
 import psutil
@@ -13,7 +11,7 @@ import pyarrow as pa
 import pytest
 from bs4 import BeautifulSoup
 
-from course_utils import artifacts, runner
+from course_utils import runner
 from course_utils.__main__ import main
 from course_utils.data.documents import COLUMNS
 
@@ -40,7 +38,9 @@ def course(tmp_path, monkeypatch):
     kernel.parent.mkdir(parents=True)
     kernel.write_text('{"argv": ["no-such-python"], "display_name": "wrong", "language": "python"}', encoding="utf-8")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    where = "import os, sys\nprint(sys.executable, os.getcwd(), os.environ['COURSE_PROFILE'], sep='\\n')"
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
+    names = "os.environ['COURSE_PROFILE'], get_ipython().ipython_dir, matplotlib.get_configdir()"
+    where = f"import os, sys, matplotlib\nprint(sys.executable, os.getcwd(), {names}, sep='\\n')"
     write_notebook(folder, "00_good", where, FIGURE, "ballast = b'x' * 150_000_000\nimport time; time.sleep(1)")
     write_notebook(folder, "01_broken", "first = 1", "def area(side):\n    return side * sied\n\narea(2)", "last = 3")
     write_notebook(folder, "02_later", "print('later')")
@@ -66,7 +66,8 @@ def test_copies_and_pages_are_kept_and_a_failure_stops(course, capsys):
     pages = [*(f"html/{name}.html" for name in names), "html/index.html"]
     assert written == [*pages, *(f"notebooks/{name}.ipynb" for name in names)]
     copies = [nbformat.read(build / "notebooks" / f"{name}.ipynb", as_version=4) for name in names]
-    assert copies[0].cells[1].outputs[0].text.splitlines() == [sys.executable, str(course), "laptop"]
+    kept = [str(course.parent / "home" / name) for name in ("ipython", "matplotlib")]  # not in the user's home
+    assert copies[0].cells[1].outputs[0].text.splitlines() == [sys.executable, str(course), "laptop", *kept]
     assert copies[1].cells[2].outputs[0].ename == "NameError"
     page, _, index = (BeautifulSoup((build / path).read_bytes(), "html.parser") for path in pages)
     assert [image["alt"] for image in page.select("img")] == [ALT]
@@ -161,11 +162,21 @@ def test_fetch_opens_all_that_a_profile_reads_or_fails_in_one_line(
     assert (len(lines), expected in "".join(lines)) == (code > 0, True)
 
 
-def test_an_error_of_the_disk_names_the_remedy(monkeypatch, capsys):
-    full = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
-    monkeypatch.setattr(artifacts, "code_corpus", Mock(side_effect=full))
-    assert main(["fetch", "--profile", "tiny"]) == 1
-    assert "'/somewhere'. Free some space there, or set COURSE_HOME to another folder." in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("home", "code", "message"),
+    [
+        ("file", 1, "file cannot be written (["),
+        ("file/deeper", 1, "set COURSE_HOME to another folder.\n"),
+        ("~no-such-user/x", 2, "no home folder is known for '~no-such-user/x'; set COURSE_HOME"),
+    ],
+)
+def test_a_home_that_cannot_be_is_one_line_with_the_remedy(course, monkeypatch, capsys, home, code, message):
+    (course.parent / "file").touch()
+    monkeypatch.setenv("COURSE_HOME", home)
+    assert main(["fetch", "--profile", "tiny"]) == code
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 
 def test_help_loads_no_heavy_library():
