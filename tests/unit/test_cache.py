@@ -20,7 +20,7 @@ from datasets.exceptions import DatasetGenerationError
 from safetensors import SafetensorError
 
 from course_utils import cache
-from course_utils.data import corpus
+from course_utils.data import reading
 from course_utils.evaluation.metrics import pair_metric
 
 
@@ -203,7 +203,7 @@ def test_what_libraries_keep_is_with_the_courses_data_unless_huggingface_has_a_h
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv(variable, str(tmp_path / folder))
     (tmp_path / "pairs.csv").write_text("sentence,label\na,0\nb,1\n", encoding="utf-8")
-    rows = corpus.Location(str(tmp_path / "pairs.csv")).load("train")
+    rows = reading.read_file(tmp_path / "pairs.csv")
     assert pair_metric().compute(predictions=[1], references=[1])["accuracy"] == 1.0
     assert Path(rows.cache_files[0]["filename"]).is_relative_to(tmp_path / folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["pairs.csv", folder])
