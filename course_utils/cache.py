@@ -33,7 +33,9 @@ def expanded(location: str) -> Path:
     try:
         return Path(location).expanduser()
     except RuntimeError as error:  # a container's user without an entry in passwd, another user's misspelled name
-        raise ValueError(f"no home folder is known for {location!r}; set COURSE_HOME or HOME to a folder.") from error
+        raise ValueError(
+            f"no home folder is known for {location!r}; give a whole path, or set HOME (or COURSE_HOME)."
+        ) from error
 
 
 def home() -> Path:

@@ -92,7 +92,7 @@ def read_file(path: Path) -> Dataset:
         features = Features({n: Value("string") if kind in large else kind for n, kind in features.items()}) or None
         kept, state = cache.library_folder("datasets"), path.stat()  # the state is a part of the key of what is kept
         arguments = {"path": path.resolve(), "state": (state.st_size, state.st_mtime_ns)}
-        with cache.naming_the_disk(cache.home()):
+        with cache.naming_the_disk(cache.home() / "datasets"):
             return Dataset.from_generator(_rows, features=features, gen_kwargs=arguments, cache_dir=kept)
     except (DatasetGenerationError, ValueError) as error:
         first = str(error.__cause__ or error).partition("\n")[0]

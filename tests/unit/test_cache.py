@@ -126,7 +126,7 @@ def test_the_home_is_the_variable_or_the_users_cache_and_need_not_exist(monkeypa
         monkeypatch.setenv("COURSE_HOME", chosen)
         assert cache.home() == found
     monkeypatch.setattr(Path, "expanduser", Mock(side_effect=RuntimeError("Could not determine home directory.")))
-    with pytest.raises(ValueError, match="set COURSE_HOME or HOME"):  # a container's user without a name
+    with pytest.raises(ValueError, match=r"set HOME \(or COURSE_HOME\)"):  # a container's user without a name
         cache.home()
 
 

