@@ -45,7 +45,8 @@ def home() -> Path:
 
 def library_folder(name: str) -> str | None:
     """Return where a library of Hugging Face keeps what it makes: with the course's data, or where HF_HOME says."""
-    return None if os.environ.get("HF_HOME") else str(home() / name)
+    read_only = home().exists() and not os.access(home(), os.W_OK)  # a teacher's, shared
+    return None if os.environ.get("HF_HOME") or read_only else str(home() / name)
 
 
 @functools.cache

@@ -194,16 +194,22 @@ def test_a_file_that_the_user_chose_is_named_itself(monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(("variable", "folder"), [("COURSE_HOME", "home"), ("HF_HOME", "hub")])
-def test_what_libraries_keep_is_with_the_courses_data_unless_huggingface_has_a_home(
-    monkeypatch, tmp_path, variable, folder
+@pytest.mark.parametrize(
+    ("variable", "closed", "folder"),
+    [("COURSE_HOME", False, "home"), ("HF_HOME", False, "hub"), ("COURSE_HOME", True, "hub")],
+)
+def test_what_libraries_keep_is_with_the_courses_data_unless_it_has_another_home(
+    monkeypatch, tmp_path, variable, closed, folder
 ):
     monkeypatch.delenv("HF_HOME")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hub"))  # as HF_HOME sets it at the start
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv(variable, str(tmp_path / folder))
+    monkeypatch.setenv(variable, str(tmp_path / {"COURSE_HOME": "home", "HF_HOME": "hub"}[variable]))
+    if closed:  # a shared folder that may only be read
+        (tmp_path / "home").mkdir()
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "home")
     (tmp_path / "pairs.csv").write_text("sentence,label\na,0\nb,1\n", encoding="utf-8")
     rows = reading.read_file(tmp_path / "pairs.csv")
     assert pair_metric().compute(predictions=[1], references=[1])["accuracy"] == 1.0
     assert Path(rows.cache_files[0]["filename"]).is_relative_to(tmp_path / folder)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["pairs.csv", folder])
+    assert {path.name for path in tmp_path.iterdir()} == {"pairs.csv", folder} | ({"home"} if closed else set())
