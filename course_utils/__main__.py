@@ -77,9 +77,18 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"{name:<16} {text:.1f}" if isinstance(value, float) else f"{name:<16} {text}")
     print("\nWhat training costs here, from a few measured steps:", flush=True)
     print(f"{'profile':<8} {'time':>11} {'memory':>9} {'disk':>9}")
-    for cost in environment.profile_costs(machine):
+    for cost in (costs := environment.profile_costs(machine)):
         duration = environment.readable_duration(cost.minutes)
         print(f"{cost.profile:<8} {duration:>11} {cost.memory_gb:>6.1f} GB {cost.disk_gb:>6.1f} GB  {cost.note}")
+    print(
+        "\nWhat 5 minutes of today's recipe allow (--preset modern --depth BLOCKS), an estimate: GPUs at 20 to 40 % of"
+    )
+    print("their peak. For more than about 15 million tokens bring text of your own; repetitions teach less and less.")
+    print(f"{'machine':<8} {'blocks':>7} {'million parameters':>19} {'million tokens':>15}")
+    for name, (slow, fast) in environment.training_plans(next(c for c in costs if c.profile == "laptop")).items():
+        units = zip(slow, fast, (1, 1e6, 1e6), strict=True)
+        ranges = (f"{a / unit:.0f}" + (f"-{b / unit:.0f}" if b > a else "") for a, b, unit in units)
+        print("{:<8} {:>7} {:>19} {:>15}".format(name, *ranges))
     return 0
 
 
@@ -126,8 +135,7 @@ def _demo(options: argparse.Namespace) -> int:
     profile = get_profile(options.profile)
     from course_utils import demo
 
-    folder = options.model or demo.saved_model(profile)
-    name = folder.name if options.model else f"Your model of the profile {profile.name}"
+    folder, name = (options.model, options.model.name) if options.model else demo.saved_model(profile)
     demo.serve(folder, options.host, options.port, not options.no_browser, name)
     return 0
 

@@ -23,11 +23,12 @@ from course_utils.data.documents import SPLITS
 from course_utils.environment import choose_device, choose_precision
 from course_utils.models import causal, encoder
 from course_utils.profiles import PROFILES, Profile, locations
-from course_utils.training import pretraining
+from course_utils.training import checkpoints, pretraining
 
 REPORT = "report.json"
 PACKED = "sequences.arrow"
 REFERENCES = Path(__file__).parent / "training" / "references"
+REFERENCE_MODEL = Path(__file__).parent / "models" / "reference"
 LIBRARIES = ("accelerate", "datasets", "pyarrow", "tokenizers", "torch", "transformers")
 
 
@@ -214,6 +215,20 @@ def find_pretrained(profile: Profile) -> Path | None:
     keys = (cache.home() / "pretrained_model").glob(f"*/{cache.KEY_FILE}")
     newest_first = (path.parent for path in sorted(keys, key=lambda path: -path.stat().st_mtime))
     return next((f for f in newest_first if cache.read_key(f)["profile"] == profile.pretraining), None)
+
+
+def reference_model() -> Path:
+    """Return the folder of the model that ships with the course; raise `ValueError` for a missing or altered one."""
+    if not REFERENCE_MODEL.is_dir():
+        remedy = "take a release that has one, or make it in a clone: python -m tools.reference_model --minutes 90"
+        raise ValueError(f"this copy of the course has no reference model ({REFERENCE_MODEL} is missing); {remedy}")
+    if (damage := checkpoints.damage(REFERENCE_MODEL)) is None:
+        return REFERENCE_MODEL
+    remedy = "run git checkout -- . there, in a clone, or install the course again"
+    pointers = (path for path in REFERENCE_MODEL.iterdir() if path.read_bytes()[:8] == b"version ")
+    if any(pointers):  # Git LFS, as in some mirrors
+        remedy = "Git LFS left a pointer in place of the file: run git lfs pull"
+    raise ValueError(f"the reference model in {REFERENCE_MODEL} cannot be used ({damage}); {remedy}.")
 
 
 def load_model(folder: Path) -> PreTrainedModel:

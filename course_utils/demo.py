@@ -29,14 +29,20 @@ _FAULTY = 'for i in range(10):\n    ax.plot(x, i, label=y)\nax.set_xlabel("x")\n
 _CSS = ".code textarea {font-family: var(--font-mono); font-size: 14px; tab-size: 4}"
 
 
-def saved_model(profile: Profile) -> Path:
-    """Return the folder of the learner's own model of notebook 04; raises `ValueError` with the remedy without one."""
+def saved_model(profile: Profile) -> tuple[Path, str]:
+    """Return folder and name of the learner's own model of notebook 04, or else, saying so, of the reference model."""
     if found := artifacts.find_pretrained(profile):
-        return found
-    raise ValueError(
+        return found, f"Your model of the profile {profile.name}"
+    missing = (
         f"no model of the profile {profile.name!r} has been trained here yet. Train it with\n"
         f"  python -m course_utils run 04 --profile {profile.name}\nor name the folder of another one with --model."
     )
+    try:
+        folder = artifacts.reference_model()
+    except ValueError as error:
+        raise ValueError(f"{missing}\nAnd {error}") from None
+    print(f"N{missing[1:]}\nUntil then, the course's reference model answers.", flush=True)
+    return folder, "The course's reference model"
 
 
 def build_demo(model: Any, tokenizer: Any, name: str) -> gr.Blocks:

@@ -1,11 +1,14 @@
 """What this machine is, and what the course will cost on it; every decision returns its reason, to be printed."""
 
+import functools
 import importlib.metadata
+import itertools
 import math
 import os
 import platform
 import sys
 import time
+from collections import namedtuple
 from types import SimpleNamespace as Machine
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ from accelerate.utils import parse_flag_from_env
 from course_utils import cache, limits
 from course_utils.models import causal
 from course_utils.profiles import PROFILES, Profile
+from course_utils.training.config import modern
 
 GB = 1e9
 _OVERHEAD = 1.15  # seconds of training per second of the bare steps below: evaluation, checkpoints, logging
@@ -118,8 +122,7 @@ def profile_costs(machine: Machine) -> list[Cost]:
 
 def profile_cost(profile: Profile, machine: Machine, steps: int = 2) -> Cost:
     """Estimate what the training of one profile costs on `machine`, from `steps` measured steps."""
-    with torch.device("meta"):
-        parameters = causal.count_parameters(causal.build_causal_lm(profile))
+    parameters = _parameters(profile)
     logits = 3 * 4 * profile.batch_size * profile.context_length * profile.vocab_size  # three copies in fp32
     memory = 1.0 + (16 * parameters + logits) / GB  # 16: weights, gradients, two AdamW moments
     disk = 2 * 12 * parameters / GB + (0.4 if profile.name == "laptop" else 0.1)
@@ -136,6 +139,42 @@ def profile_cost(profile: Profile, machine: Machine, steps: int = 2) -> Cost:
 
 def _free_memory_gb(machine: Machine) -> float:
     return torch.cuda.mem_get_info()[0] / GB if machine.device == "cuda" else machine.free_memory_gb
+
+
+# What makers promise for products of 16-bit numbers, in operations per second, and the share that trainings reach.
+PEAKS, _SHARES = {"T4": 65e12, "A100": 312e12, "H100": 989e12}, (0.2, 0.4)
+Plan = namedtuple("Plan", "depth parameters tokens")  # a size of the modern recipe, and how much it reads
+
+
+def training_plans(laptop: Cost, minutes: float = 5) -> dict[str, tuple[Plan, ...]]:
+    """Estimate the largest sizes that `minutes` allow here, on one GPU, and on eight: for each, slow and fast.
+
+    A training takes 6 operations per parameter and token. `laptop` is that profile's measured cost here. A machine that
+    was not measured, or is too slow for a single block, has no plan.
+    """
+    known = PROFILES["laptop"]
+    operations = 6 * _parameters(known) * known.train_steps * known.tokens_per_step
+    speeds = {"here": [operations * _OVERHEAD / (60 * laptop.minutes)] * 2}
+    for count, (name, peak) in itertools.product((1, 8), PEAKS.items()):
+        speeds[f"{count} x {name}"] = [count * peak * share for share in _SHARES]
+    plans = {name: tuple(_largest(60 * minutes * speed) for speed in pair) for name, pair in speeds.items()}
+    return {name: pair for name, pair in plans.items() if all(pair)}
+
+
+def _largest(operations: float) -> Plan | None:
+    fitting = itertools.takewhile(lambda p: 6 * p.parameters * p.tokens <= operations, map(_plan, itertools.count(1)))
+    return max(fitting, default=None)
+
+
+@functools.cache
+def _plan(depth: int) -> Plan:
+    profile = modern(depth).profile
+    return Plan(depth, _parameters(profile, "qwen3"), profile.train_steps * profile.tokens_per_step)
+
+
+def _parameters(profile: Profile, architecture: str = "gpt2") -> int:
+    with torch.device("meta"):
+        return causal.count_parameters(causal.build_causal_lm(profile, architecture=architecture))
 
 
 def _seconds_per_step(profile: Profile, steps: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
 
 from course_utils.models.causal import check_vocabulary, context_length
 from course_utils.models.decoding import eval_mode, next_token_probabilities
@@ -54,27 +54,30 @@ def stream_completions(
     top_k: int | None = None,
     seed: int = 1,
     one_block: bool = False,
+    repetition_penalty: float = 1.0,
 ) -> Iterator[list[str]]:
     """Sample completions side by side, and yield all of them after every token; stop iterating to stop generating.
 
     Temperature 0 takes the most likely token. A prompt that leaves no room for `new_tokens` in the context loses tokens
-    on its left. With `one_block` a completion ends where the next top-level block begins. The seed alone decides, on
-    every device.
+    on its left. With `one_block` a completion ends where the next top-level block begins. A `repetition_penalty` above
+    1 makes tokens of the prompt and of the completion less likely. The seed alone decides, on every device.
     """
     context = context_length(model)
     if not 1 <= new_tokens < context:
         raise ValueError(f"{new_tokens} new tokens are not possible; give 1 to {context - 1} (context: {context}).")
     inputs = _encode(model, tokenizer, prompt)[:, new_tokens - context :].repeat(candidates, 1)  # (B, T)
-    mask, cache = torch.ones_like(inputs), None  # every token counts, also one that is used for padding elsewhere
+    seen, cache, penalize = inputs, None, RepetitionPenaltyLogitsProcessor(repetition_penalty)
     generator = torch.Generator().manual_seed(seed)
     made, texts, open_rows = [[] for _ in range(candidates)], [""] * candidates, list(range(candidates))
     for _ in range(new_tokens):
         with eval_mode(model), torch.inference_mode():
+            mask = torch.ones_like(seen)  # every token counts, also one that is used for padding elsewhere
             output = model(inputs, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        probs = next_token_probabilities(output.logits[:, -1].cpu(), temperature, top_k, top_p)  # (B, V)
+        logits = penalize(seen, output.logits[:, -1].float()).cpu()
+        probs = next_token_probabilities(logits, temperature, top_k, top_p)  # (B, V)
         chosen = torch.multinomial(probs, 1, generator=generator) if temperature else probs.argmax(-1, keepdim=True)
         inputs, cache = chosen.to(model.device), output.past_key_values
-        mask = torch.cat([mask, torch.ones_like(inputs)], dim=1)
+        seen = torch.cat([seen, inputs], dim=1)
         open_rows = [row for row in open_rows if chosen[row] != tokenizer.eos_token_id]
         for row in list(open_rows):
             made[row].append(chosen[row].item())
@@ -97,9 +100,11 @@ def complete_code(
     return texts
 
 
-def complete_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int) -> str:
-    """Return the continuation that always takes the most likely token."""
-    *_, texts = stream_completions(model, tokenizer, prompt, new_tokens=new_tokens, temperature=0)
+def complete_greedily(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, new_tokens: int, **options: float
+) -> str:
+    """Return the continuation that always takes the most likely token; `options` as of `stream_completions`."""
+    *_, texts = stream_completions(model, tokenizer, prompt, new_tokens=new_tokens, temperature=0, **options)
     return texts[0]
 
 

@@ -280,10 +280,11 @@ def _save(run: Run, folder: Path) -> int:
 
 def save_final(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write weights, configuration and tokenizer to `folder/final`, as `from_pretrained` reads them."""
+    state = run.accelerator.get_state_dict(run.model)  # under FSDP, every process has a part of each weight
     if run.accelerator.is_main_process:
         model = run.accelerator.unwrap_model(run.model)
         model.config.use_cache = True
         with cache.replacing(folder / "final") as temporary:
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, state_dict=state)
             tokenizer.save_pretrained(temporary)
     run.accelerator.wait_for_everyone()

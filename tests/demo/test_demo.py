@@ -20,11 +20,12 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 
-from course_utils import demo
+from course_utils import artifacts, cache, demo
 from course_utils.__main__ import main
 from course_utils.models.causal import build_causal_lm
 from course_utils.models.generation import stream_completions
 from course_utils.profiles import get_profile
+from course_utils.training import checkpoints
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -159,9 +160,11 @@ def test_bad_ports_hosts_and_models_are_told_before_anything_is_served(folder, t
         return main(["demo", "--no-browser", *options]), "".join(capsys.readouterr())
 
     monkeypatch.setenv("COURSE_HOME", str(tmp_path))
+    monkeypatch.setattr(artifacts, "REFERENCE_MODEL", tmp_path / "none")
     code, said = refused("--profile", "tiny")
     assert code == 2
     assert "python -m course_utils run 04 --profile tiny" in said
+    assert "no reference model" in said
     assert list(tmp_path.iterdir()) == []  # nothing is trained for it
     assert "give 1 to 65535" in refused("--model", str(folder), "--port", "70000")[1]
     for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
@@ -173,3 +176,15 @@ def test_bad_ports_hosts_and_models_are_told_before_anything_is_served(folder, t
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     BloomForCausalLM(BloomConfig(vocab_size=2048, hidden_size=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
     assert "BloomForCausalLM has no fixed context" in refused("--model", str(tmp_path))[1]
+
+
+def test_the_learners_own_model_comes_before_the_reference_model(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(artifacts, "REFERENCE_MODEL", shutil.copytree(folder, tmp_path / "reference"))
+    checkpoints.seal(artifacts.REFERENCE_MODEL)
+    tiny = get_profile("tiny")
+    assert demo.saved_model(tiny) == (tmp_path / "reference", "The course's reference model")
+    assert "run 04 --profile tiny" in (said := capsys.readouterr().out)
+    assert "reference model answers" in said
+    own = cache.build_once("pretrained_model", {"profile": tiny.pretraining}, lambda folder: None)
+    assert demo.saved_model(tiny)[0] == own

@@ -12,6 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.commands.config.config_args import load_config_from_file
 from filelock import FileLock
 from runs import small_config, weights
 from safetensors.torch import load_file
@@ -83,6 +85,15 @@ def test_without_a_compiler_the_training_goes_on_and_says_why(tmp_path):
     said, _ = launch(*common, tmp_path / "plain", **missing)
     assert "ompiled" not in said
     assert weights(tmp_path / "compiled") == weights(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("name", ["MULTI_GPU ddp", "FSDP fsdp"])
+def test_accelerate_loads_the_launch_files(name):
+    kind, stem = name.split()
+    loaded = load_config_from_file(str(Path(train.__file__).parent / "training" / "launch" / f"{stem}.yaml"))
+    assert (loaded.distributed_type, loaded.num_processes) == (kind, 8)
+    known = FullyShardedDataParallelPlugin.__dataclass_fields__.keys() | {"version"}
+    assert {option.removeprefix("fsdp_") for option in loaded.fsdp_config} <= known | {"offload_params"}
 
 
 @pytest.mark.parametrize(

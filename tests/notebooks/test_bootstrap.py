@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -69,6 +70,20 @@ def test_a_notebook_alone_installs_the_course_and_no_library_and_runs(fresh_pyth
     done = nbformat.read(folder / "done.ipynb", as_version=4)
     assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
     assert "error" not in {output.output_type for cell in done.cells for output in cell.get("outputs", ())}
+
+
+def test_a_wheel_has_every_kind_of_file_that_the_course_reads(source, tmp_path):
+    package = Path(source, "course_utils")
+    reference = package / "models" / "reference"
+    reference.mkdir(exist_ok=True)
+    for name in ("model.safetensors", "tokenizer.json", "merges.txt", "chat_template.jinja", "README.md", "run.json"):
+        (reference / name).touch()
+    ours = {path.relative_to(source).as_posix() for path in package.rglob("*") if path.is_file()}
+    run(Path(sys.executable), "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), source)
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    for_maintainers = {"course_utils/README.md"}
+    assert ours - shipped == for_maintainers
 
 
 def test_second_run_of_the_cell_does_nothing(tmp_path):

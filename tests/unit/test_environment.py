@@ -56,6 +56,18 @@ def test_a_training_that_cannot_fit_is_not_tried_and_refused_with_the_remedy():
         environment.check_costs(cost, machine)
 
 
+@pytest.mark.parametrize(("minutes", "depth"), [(15, 3), (1.5, 5), (1e6, None), (float("nan"), None)])
+def test_plans_grow_with_the_machine_and_leave_out_what_is_unknown_or_too_slow(minutes, depth):
+    plans = environment.training_plans(environment.Cost("laptop", minutes, 1.0, 1.0, ""))
+    assert [plan.depth for plan in plans.pop("here", ())] == ([depth] * 2 if depth else [])
+    assert list(plans) == [f"{count} x {name}" for count in (1, 8) for name in ("T4", "A100", "H100")]
+    for name, plan in plans.items():
+        slow, fast = (6 * size.parameters * size.tokens / 300 for size in plan)  # operations per second
+        peak = int(name[0]) * environment.PEAKS[name.split()[-1]]
+        assert slow <= fast <= 0.4 * peak
+        assert slow > 0.05 * peak  # blocks come whole, so a plan may fall short of 20 %
+
+
 @pytest.mark.parametrize(
     ("minutes", "text"),
     [(0.2, "under 1 min"), (8.4, "8 min"), (150, "2 hours"), (60 * 24 * 259, "259 days"), (float("nan"), "-")],

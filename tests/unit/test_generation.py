@@ -84,15 +84,18 @@ def test_every_idiom_splits_between_tokens(session_tokenizer):
         assert apart == session_tokenizer(prompt + wanted)["input_ids"], (prompt, wanted)
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
 @pytest.mark.parametrize("prompt", ["import numpy as", "".join(f"x{i} = {i}\n" for i in range(100))])
-def test_a_stream_without_chance_writes_what_the_library_does(model, session_tokenizer, prompt):
+def test_a_stream_without_chance_writes_what_the_library_does(model, session_tokenizer, prompt, penalty):
     ids = torch.tensor([session_tokenizer(prompt)["input_ids"][-44:]])  # cut on its left to fit into the 64
-    theirs = model.eval().generate(ids, max_new_tokens=20, do_sample=False, attention_mask=torch.ones_like(ids))
+    options = {"do_sample": False, "repetition_penalty": penalty, "attention_mask": torch.ones_like(ids)}
+    theirs = model.eval().generate(ids, max_new_tokens=20, **options)
     model.train()
     text = session_tokenizer.decode(theirs[0, ids.shape[1] :]).rstrip("\ufffd")
     for certain in ({"temperature": 0}, {"temperature": 3.0, "top_k": 1}, {"temperature": 3.0, "top_p": 1e-6}):
-        assert streamed(model, session_tokenizer, prompt, candidates=2, **certain)[-1] == [text] * 2
-    assert generation.complete_greedily(model, session_tokenizer, prompt, 20) == text
+        certain |= {"candidates": 2, "repetition_penalty": penalty}
+        assert streamed(model, session_tokenizer, prompt, **certain)[-1] == [text] * 2
+    assert generation.complete_greedily(model, session_tokenizer, prompt, 20, repetition_penalty=penalty) == text
 
 
 def test_a_stream_ends_at_the_end_of_text_and_at_the_next_block(session_tokenizer):
