@@ -13,6 +13,7 @@ goes on with that file; delete it to measure again.
 """
 
 import statistics
+import tempfile
 from pathlib import Path
 
 from course_utils import artifacts
@@ -43,16 +44,21 @@ SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of a training of ours, where it is me
 def run(full: bool = False, quick: bool = False) -> list[dict]:
     profile = PROFILES["tiny" if quick else "laptop"]
     ours, others = recipes.rungs(profile)[-1].name, [recipe.name for recipe in recipes.opponents(profile)]
-    digest = artifacts.packed_data(profile).digest
     path = Path(__file__).parents[1] / "build" / f"bench_recipe-{profile.name}{'-full' if full else ''}.json"
     if not full:
         path.unlink(missing_ok=True)
-    record = Record(path, {"machine": machine(), "data": digest, "profile": profile.name})
+    data = artifacts.packed_data(profile).digest
+    record = Record(path, {"machine": machine(), "data": data, "profile": profile.name})
+    with tempfile.TemporaryDirectory() as folder:  # the first training compiles, later ones find that
 
-    def made(name: str, seed: int, **budget) -> dict:
-        key = {"name": name, "seed": seed, **{key: value for key, value in budget.items() if key != "shares"}}
-        return record.run(lambda: measure(profile, name, seed, **budget), **key)
+        def made(name: str, seed: int, **budget) -> dict:
+            key = {"name": name, "seed": seed, **{key: value for key, value in budget.items() if key != "shares"}}
+            return record.run(lambda: measure(profile, name, seed, Path(folder), **budget), **key)
 
+        return rows_of(made, ours, others, full, quick)
+
+
+def rows_of(made, ours: str, others: list[str], full: bool, quick: bool) -> list[dict]:
     turns = [{name: made(name, seed, steps=STEPS) for name in (ours, *others)} for seed in SEEDS]
     rows = []
     for other in others:

@@ -248,16 +248,23 @@ def timed_run(
     }  # fmt: skip
 
 
-def measure(profile: Profile, name: str, seed: int, cold: bool = False, **budget: Any) -> dict[str, Any]:
-    """Run `timed_run` for a recipe in a fresh process; `cold` hides what the compiler kept from earlier processes."""
+def measure(profile: Profile, name: str, seed: int, compiled: Path | None = None, **budget: Any) -> dict[str, Any]:
+    """Run `timed_run` for a recipe in a fresh process.
+
+    What the compiler makes goes into the folder `compiled`, or nowhere: half a file in the user's own cache, left by a
+    process that was killed, would keep later ones from compiling.
+    """
     job = json.dumps({"profile": profile.name, "name": name, "seed": seed, **budget})
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | ({"TORCHINDUCTOR_CACHE_DIR": folder} if cold else {})
+        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(compiled or folder)}
         command = [sys.executable, "-m", "tools.timed_training", job]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         sys.exit(f"{name}, seed {seed}, failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
+    if "not_compiled" in result:
+        print(f"{name}: {result['not_compiled']}", file=sys.stderr)
+    return result
 
 
 def main() -> None:

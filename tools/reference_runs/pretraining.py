@@ -1,10 +1,5 @@
-"""Make the reference curves that notebook 04 shows behind the learner's own: `python -m ... PROFILE --seeds 1 2`.
+"""Trainings of notebook 04 with the Trainer, by steps: a band around the profile's own, other settings, two sizes."""
 
-The data stay the same; the seed of weights, order and dropout changes. The band is what the seeds span, widened by a
-tolerance for other machines and number formats. One more run uses the tutorials' settings.
-"""
-
-import argparse
 import json
 from dataclasses import replace
 from functools import partial
@@ -14,23 +9,23 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from course_utils import artifacts, cache
-from course_utils.models import generation
+from course_utils.models import causal, generation
 from course_utils.profiles import PROFILES, Profile
 from course_utils.training import pretraining
+from tools.records import Record
 
 # Relative width added on both sides: a few seeds do not span all that is normal.
 TOLERANCE = 0.03
 
 
-def curve(profile: Profile, data: pretraining.PackedData, seed: int, dropout: float = 0.0) -> dict[str, Any]:
-    """Train once with `seed`; return tokens seen, held-out bits per byte, and the share of idioms completed at the end.
+def curve(profile: Profile, data: pretraining.PackedData, dropout: float = 0.0) -> dict[str, Any]:
+    """Train once; return tokens seen, held-out bits per byte, and the share of idioms completed at the end.
 
-    A finished run is not repeated.
+    A finished run is not repeated, and an interrupted one goes on from its last checkpoint.
     """
     tokenizer = artifacts.code_tokenizer(PROFILES[profile.name])
-    make = partial(_trainer, replace(profile, seed=seed), tokenizer, data, dropout)
-    settings = f"{profile.learning_rate:g}-{profile.batch_size}x{profile.accumulation_steps}-{profile.train_steps}"
-    folder = cache.home() / "reference_runs" / f"{artifacts.run_folder(profile).name}-{settings}-{seed}"
+    make = partial(_trainer, profile, tokenizer, data, dropout)
+    folder = cache.home() / "reference_runs" / artifacts.run_folder(profile, dropout=dropout).name
     saved = folder.with_name(f"{folder.name}.json")
     if not saved.is_file():
         model, history = pretraining.train(make, folder)
@@ -49,35 +44,55 @@ def _trainer(
     return trainer
 
 
-def reference(profile: Profile, seeds: list[int]) -> dict:
-    """Collect the runs of all seeds and the one with the tutorials' settings (their dropout included)."""
+def band(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    """Return what the seeds span, widened by a tolerance, and the run with the tutorials' settings and dropout."""
     data = artifacts.packed_data(profile)
-    runs = [curve(profile, data, seed) for seed in seeds]
+    runs = [curve(replace(profile, seed=seed), data) for seed in seeds]
     columns = list(zip(*(run["bits_per_byte"] for run in runs), strict=True))
     return {
-        "command": f"python -m {__spec__.name} {profile.name} --seeds {' '.join(map(str, seeds))}",
         "seeds": seeds,
         "held_out": [data.validation_tokens, data.validation_bytes],
         "tokens": runs[0]["tokens"],
         "low": [round(min(column) * (1 - TOLERANCE), 4) for column in columns],
         "high": [round(max(column) * (1 + TOLERANCE), 4) for column in columns],
         "idioms": [run["idioms"] for run in runs],
-        "tutorial": curve(pretraining.tutorial_settings(profile), data, seeds[0], dropout=0.1),
+        "tutorial": curve(replace(pretraining.tutorial_settings(profile), seed=seeds[0]), data, dropout=0.1),
     }
 
 
-def main() -> None:
-    """Write the reference of one profile beside the package's code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("profile", choices=sorted(PROFILES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    options = parser.parse_args()
-    result = reference(PROFILES[options.profile], options.seeds)
-    path = Path(artifacts.REFERENCES) / f"{options.profile}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
-    print(f"written: {path}; final bits per byte {result['low'][-1]} to {result['high'][-1]}")
+def settings(profile: Profile) -> dict[str, tuple[Profile, float]]:
+    """Return the profiles and dropouts that are compared: three settings, and a model half as wide."""
+    stands = pretraining.tutorial_settings(profile)
+    share = profile.warmup_steps / profile.train_steps
+    fitted = replace(stands, warmup_steps=round(share * stands.train_steps))
+    half = replace(profile, model_width=profile.model_width // 2)
+    return {
+        "HF course as it stands": (stands, 0.1),
+        "HF course, fitted warm-up, no dropout": (fitted, 0.0),
+        "ours": (profile, 0.0),
+        "ours, half as wide": (half, 0.0),
+    }
 
 
-if __name__ == "__main__":
-    main()
+def make(record: Record, profile: Profile, seeds: list[int]) -> str:
+    """Train all settings with all seeds; return the last values as text."""
+    data = artifacts.packed_data(profile)
+    shown = ("batch_size", "accumulation_steps", "learning_rate", "warmup_steps", "train_steps", "model_width")
+    lines = []
+    for seed in seeds:
+        for name, (chosen, dropout) in settings(profile).items():
+            used = {key: getattr(chosen, key) for key in shown} | {"dropout": dropout}
+            used["parameters"] = causal.model_size(_configuration(chosen))
+            trained = partial(_run, used, replace(chosen, seed=seed), data, dropout)
+            run = record.run(trained, setting=name, seed=seed)
+            lines.append(f"{name}, seed {seed}: {run['bits_per_byte'][-1]:.3f} bits per byte")
+    return "\n".join(lines)
+
+
+def _run(used: dict[str, Any], profile: Profile, data: pretraining.PackedData, dropout: float) -> dict[str, Any]:
+    return {"settings": used, **curve(profile, data, dropout)}
+
+
+def _configuration(profile: Profile) -> Any:
+    shape = (profile.context_length, profile.model_layers, profile.model_width, profile.model_heads)
+    return causal.gpt2_config(len(artifacts.code_tokenizer(PROFILES[profile.name])), *shape)
