@@ -189,6 +189,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=cache.home() / "reference_model", help="where checkpoints stay")
     parser.add_argument("--check", type=int, metavar="STEPS", help="repeat so many steps of the model in --output")
     options = parser.parse_args()
+    if options.check and options.output == artifacts.REFERENCE_MODEL and not options.output.is_dir():
+        print("There is no committed reference model yet, so nothing is checked.")
+        return 0
     if options.check:
         made = json.loads((options.output / CURVE).read_text(encoding="utf-8"))
         print(check(recipe(made["profile"], made["depth"], made["steps"]), made["points"], options.check))
