@@ -99,7 +99,7 @@ def _reset_peak() -> float:
     return before
 
 
-def load_data(profile: Profile, tokens: int = HELD_OUT_TOKENS) -> pretraining.PackedData:
+def load_data(profile: Profile, tokens: int) -> pretraining.PackedData:
     """Return the profile's rows, with about `tokens` held-out tokens that are the same text for every row length."""
     data = artifacts.packed_data(replace(profile, eval_sequences=10**9))  # all rows
     longest = 8 * 64  # tokens of a piece of text; context lengths of recipes divide it
@@ -206,14 +206,15 @@ WAYS = {"loop": with_loop, "trainer": with_trainer, "plain": with_plain_loop}
 
 
 def timed_run(
-    recipe: Recipe, seed: int, seconds: float = 0, steps: int = 0, shares: Sequence[float] = ()
-) -> dict[str, Any]:
+    recipe: Recipe, seed: int, seconds: float = 0, steps: int = 0, shares: Sequence[float] = (),
+    held_out_tokens: int = HELD_OUT_TOKENS,
+) -> dict[str, Any]:  # fmt: skip
     """Train for so many seconds (measured beforehand) or steps; return speed, memory, the curve, and what was used.
 
     `setup_seconds` are those of the first preparation, the compiler included, and of the second, with what it kept.
     """
     tokenizer = artifacts.code_tokenizer(recipe.config.profile)
-    data = load_data(recipe.config.profile)
+    data = load_data(recipe.config.profile, held_out_tokens)
     setups = []
 
     def train(length: int, moments: Sequence[float]) -> Clock:

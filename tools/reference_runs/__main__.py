@@ -4,8 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from course_utils import artifacts
-from course_utils.cache import replacing
+from course_utils import artifacts, cache
 from course_utils.profiles import PROFILES, Profile
 from tools.records import Record, machine
 from tools.reference_runs import baselines, finetuning, ladder, loops, pretraining
@@ -21,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "band":
         path = options.output or artifacts.REFERENCES / f"{profile.name}.json"
         result = {"command": command} | pretraining.band(profile, seeds)
-        with replacing(path) as temporary:
+        with cache.replacing(path) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8", newline="\n")
         print(f"final bits per byte {result['low'][-1]} to {result['high'][-1]}")
     elif options.command == "ladder":
@@ -29,7 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
         ladder.climb(record, profile, options.seconds, seeds, options.only)
         print(ladder.table(record))
     elif options.command == "baselines":
-        record = _record(options, profile, " ".join([command, *(f"--model {m.name}" for m in options.model)]))
+        judges = {name: cache.file_sha256(path)[:16] for name, path in baselines.JUDGES.items()}
+        record = _record(options, profile, " ".join([command, *(f"--model {m.name}" for m in options.model)]), **judges)
         print(baselines.compare(record, profile, options.model, options.rows))
     else:
         module = {"curves": pretraining, "weighted": loops, "finetuning": finetuning}[options.command]

@@ -19,8 +19,10 @@ from course_utils import artifacts, cache
 from course_utils.data import packing, tokenization
 from course_utils.data.documents import kind_of
 from course_utils.data.encoding import Encoder
+from course_utils.evaluation import tasks
 from course_utils.evaluation.metrics import share_interval
 from course_utils.evaluation.tasks import load_tasks, score_tasks
+from course_utils.models import prompts
 from course_utils.models.causal import context_length
 from course_utils.models.counting import CountingModel
 from course_utils.models.prompts import IDIOMS, TUTORIAL_PROMPTS, UNSEEN_IDIOMS
@@ -32,6 +34,9 @@ KINDS = ("user", "library")
 PENALTIES = (1.0, 1.1, 1.2)
 NEW_TOKENS = 48  # of a task's answer
 BATCH = 16
+
+# What decides besides the models; where it changes, all is judged anew.
+JUDGES = {module.__name__.split(".")[-1]: Path(module.__file__).with_suffix(".json") for module in (prompts, tasks)}
 
 Complete = Callable[[str, int], str]  # (prompt, number of new tokens) -> continuation
 RowsLoss = Callable[[np.ndarray], float]  # rows of token ids (N, T) -> nats per predicted token
@@ -55,6 +60,8 @@ def compare(record: Record, profile: Profile, models: list[Path], max_rows: int 
     own = artifacts.find_pretrained(profile)
     if own is None:
         print(f"Notebook 04's model for {profile.name} is not there, so its row is missing; run the notebook.")
+    elif cache.read_key(own)["data"][0] != artifacts.packed_data(profile).digest:
+        print("Notebook 04's model was trained on rows made by other code; run the notebook again to be exact.")
     named = {"GPT-2 of notebook 04": own} if own else {}
     for name, folder in (named | {path.name: path for path in models}).items():
         weights = cache.file_sha256(next(iter(sorted(folder.glob("*.safetensors")))))[:16]
