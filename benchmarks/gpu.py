@@ -121,7 +121,7 @@ def one_run(recipe: str, context: int, folder: Path, seconds: float, tiny: bool)
     import torch
     from accelerate import Accelerator
 
-    from course_utils.environment import PEAKS, choose_device
+    from course_utils.environment import PEAKS, choose_device, choose_precision
     from course_utils.models.causal import count_parameters
     from course_utils.training import heldout, loaders, tracking
 
@@ -143,7 +143,7 @@ def one_run(recipe: str, context: int, folder: Path, seconds: float, tiny: bool)
     memory = tracking.memory_gb(device)
     speed = (len(times) - 1) * profile.tokens_per_step / (times[-1] - times[0])
     _, loader = loaders.create_dataloaders(data.train, data.validation, 4 if tiny else 16)
-    accelerator = Accelerator(mixed_precision="bf16", cpu=device.type == "cpu")
+    accelerator = Accelerator(mixed_precision=choose_precision().mixed_precision, cpu=device.type == "cpu")
     result = heldout.evaluate(model, accelerator.prepare(loader), accelerator, data.tokens_per_byte)
     parameters = count_parameters(model)
     operations = 6 * parameters + 12 * profile.model_layers * profile.model_width * context  # per token
@@ -175,8 +175,10 @@ def main() -> None:
     what.add_argument("--prepare", type=Path, metavar="FOLDER", help="write tokenizer and tokens here, and stop")
     what.add_argument("--data", type=Path, metavar="FOLDER", help="make the runs with what --prepare wrote")
     parser.add_argument("--profile", default="laptop", help="whose corpus --prepare takes")
-    parser.add_argument("--seconds", type=float, default=75, help="training per run; the issue's 180 need 13 minutes")
-    parser.add_argument("--try", action="store_true", dest="tiny", help="a tiny model, and nothing is written")
+    parser.add_argument("--seconds", type=float, default=75, help="training per run; 180 need 13 minutes")
+    parser.add_argument(
+        "--try", action="store_true", dest="tiny", help="a tiny model on short rows, and nothing is written"
+    )
     parser.add_argument("--run", nargs=2, metavar=("RECIPE", "CONTEXT"), help="one run only, printed as JSON")
     options = parser.parse_args()
     if options.prepare:
@@ -188,7 +190,7 @@ def main() -> None:
         return
     rows = []
     command = ["-m", "benchmarks.gpu", *sys.argv[1:]]
-    for context in CONTEXTS:
+    for context in (length // 8 if options.tiny else length for length in CONTEXTS):
         for recipe in RECIPES:  # each in a process of its own: its memory is its own
             one = [sys.executable, *command, "--run", recipe, str(context)]
             rows.append(json.loads(subprocess.run(one, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1]))
