@@ -56,7 +56,7 @@ def test_a_training_that_cannot_fit_is_not_tried_and_refused_with_the_remedy():
         environment.check_costs(cost, machine)
 
 
-@pytest.mark.parametrize(("minutes", "depth"), [(15, 3), (1.5, 5), (1e6, None), (float("nan"), None)])
+@pytest.mark.parametrize(("minutes", "depth"), [(15, 3), (1.4, 5), (1e6, None), (float("nan"), None)])
 def test_plans_grow_with_the_machine_and_leave_out_what_is_unknown_or_too_slow(minutes, depth):
     plans = environment.training_plans(environment.Cost("laptop", minutes, 1.0, 1.0, ""))
     assert [plan.depth for plan in plans.pop("here", ())] == ([depth] * 2 if depth else [])
