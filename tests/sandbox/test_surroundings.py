@@ -255,9 +255,10 @@ def runs_a_program(process):
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process of a console")
 def test_ctrl_c_ends_all_children(level):
     script = """
-        import sys
+        import signal, sys
         from attack import PROBLEM
         from course_utils.sandbox import levels, run_problems
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         levels.secret_names = list
         PROBLEM["test"] = PROBLEM["test"].replace("ARGUMENT", "1")
         jobs = [(PROBLEM, "    while True: pass\\n")] * 8
