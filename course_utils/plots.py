@@ -1,17 +1,27 @@
-"""The few kinds of figure the course draws and shows at once: labelled, colour-blind safe, with alternative text."""
+"""The few kinds of figure the course draws: labelled, colour-blind safe, with alternative text.
+
+Charts are shown at once. Pictures (`spans`, `strips`, `frames`) are returned; a cell shows the one it ends with.
+"""
 
 import base64
+import hashlib
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+# Fill of the cells and pieces of pictures, by kind: tints of the palette that dark text can stand on, and hatching.
+TINTS = ("#ffffff", "#cfe3f3", "#fbe3b3", "#c9ecdf", "#f6d5bd", "#f3dce9", "#d9eefa", "#e4e4e4")
+HATCHED = "repeating-linear-gradient(45deg,#fff,#fff 3px,#bbb 3px,#bbb 5px)"
 
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
@@ -117,6 +127,94 @@ def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence
     _show(figure, alt)
 
 
+class Picture(NamedTuple):
+    """Something to look at, as HTML for a notebook and as text for a terminal."""
+
+    html: str
+    text: str
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/html": self.html, "text/plain": self.text}
+
+
+def spans(
+    pieces: Sequence[str], *, alt: str, kinds: Sequence[int | str] = (), titles: Sequence[str] = (), legend: str = ""
+) -> Picture:
+    """Return pieces of text side by side, each with a border; spaces and line ends become visible.
+
+    `kinds` gives each its number in `TINTS`, "hatched" or a CSS color (without: two tints in turn); `titles` appear
+    under the mouse; `legend` is HTML above.
+    """
+    kinds = kinds or [1 + 2 * (place % 2) for place in range(len(pieces))]
+    made = []
+    for place, (piece, kind) in enumerate(zip(pieces, kinds, strict=True)):
+        fill = HATCHED if kind == "hatched" else TINTS[kind] if isinstance(kind, int) else kind
+        title = f' title="{_escaped(titles[place])}"' if titles else ""
+        style = f"background:{fill};color:#1a1a1a;border:1px solid #999;border-radius:3px;padding:0 1px"
+        visible = html.escape(piece.replace(" ", "·").replace("\r", "␍").replace("\n", "↵"))
+        made.append(f'<span style="{style}"{title}>{visible}</span>' + "\n" * piece.count("\n"))
+    pre = '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;margin:0;color:inherit">'
+    figure = f'<figure role="group" aria-label="{_escaped(alt)}" style="margin:0">{legend}{pre}'
+    return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
+
+
+def strips(
+    rows: Mapping[str, Sequence[tuple]], *, x: str, alt: str, legend: Mapping[int | str, str] = {}, cuts: int = 0
+) -> Picture:
+    """Return rows of segments, true to scale; a segment is (width, kind) or (width, kind, text).
+
+    A kind is a number in `TINTS`, "hatched", or "end" for a black bar; `legend` names kinds; dashed lines mark the
+    multiples of `cuts`.
+    """
+    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + (0.3 if legend else 0))
+    longest = max(sum(segment[0] for segment in row) for row in rows.values())
+    for place, row in enumerate(rows.values()):
+        start = 0.0
+        for width, kind, *text in row:
+            axes.barh(place, width, left=start, height=0.7, linewidth=0.5, edgecolor="#666666", **_fill(kind))
+            if text:
+                axes.text(start + width / 2, place, text[0], ha="center", va="center", fontsize=8)
+            start += width
+    for cut in np.arange(cuts, longest + 1, cuts) if cuts else ():
+        axes.axvline(cut, color=COLOURS[3], linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set(xlim=(0, longest * 1.01), ylim=(len(rows) - 0.5, -0.5))  # the first row on top
+    if legend:
+        patches = [Patch(label=name, edgecolor="#666666", **_fill(kind)) for kind, name in legend.items()]
+        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(patches))
+    return Picture(_image(figure, alt), f"[figure: {alt}]")
+
+
+def _fill(kind: int | str) -> dict[str, str]:
+    if kind == "hatched":
+        return {"facecolor": "white", "hatch": "////"}
+    return {"facecolor": "black" if kind == "end" else TINTS[kind]}
+
+
+def frames(pages: Mapping[str, Picture], *, label: str, alt: str, start: int = 0) -> Picture:
+    """Return pages with a slider that chooses one by its name; without scripts, page number `start` is there."""
+    names, bodies = list(map(_escaped, pages)), [page.html for page in pages.values()]
+    root = "frames-" + hashlib.sha256("".join([label, *names, *bodies]).encode()).hexdigest()[:12]
+    stored = (f'<template data-name="{name}">{body}</template>' for name, body in zip(names, bodies, strict=True))
+    shown = f"""<div id="{root}" role="group" aria-label="{_escaped(alt)}">
+<label>{_escaped(label)}: <input type="range" min="0" max="{len(names) - 1}" value="{start}" hidden></label>
+<output>{names[start]}</output><div>{bodies[start]}</div>{"".join(stored)}</div>
+<script>(() => {{
+  const root = document.getElementById("{root}"), [input, output] = root.querySelectorAll("input, output");
+  const pages = root.querySelectorAll(":scope > template");
+  input.hidden = false;
+  input.oninput = () => {{
+    output.textContent = pages[input.value].dataset.name;
+    root.querySelector(":scope > div").replaceChildren(pages[input.value].content.cloneNode(true));
+  }};
+}})();</script>"""
+    return Picture(shown, "\n\n".join(f"{label}: {name}\n{page.text}" for name, page in pages.items()))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
 def _axes(x: str, y: str, height: float = 3.4):
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.subplots()
@@ -134,8 +232,11 @@ def _draw(axes, series: Curves) -> None:
 
 def _show(figure: Figure, alt: str) -> None:
     """Show a figure as an image element, since a plain PNG output has no place for alternative text."""
+    display({"text/html": _image(figure, alt), "text/plain": f"[figure: {alt}]"}, raw=True)
+
+
+def _image(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt, quote=True)}" style="max-width:100%">'
-    display({"text/html": image, "text/plain": f"[figure: {alt}]"}, raw=True)
+    return f'<img src="data:image/png;base64,{data}" alt="{_escaped(alt)}" style="max-width:100%">'

@@ -12,7 +12,7 @@ from typing import Any
 from course_utils.cache import expanded, home
 
 # Names after COURSE_ of variables that are not profile fields.
-OTHER_VARIABLES = ("PROFILE", "HOME", "SOURCE", "SANDBOX")
+OTHER_VARIABLES = ("PROFILE", "HOME", "SOURCE", "SANDBOX", "SOLUTIONS", "CHECKS")
 # Values of locations that are words of the course, even where a folder has the same name.
 LOCATION_WORDS = ("pinned", "course", "scratch", "course-pairs", "course-sentences")
 # Fields that no pretrained model depends on.

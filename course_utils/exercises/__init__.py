@@ -3,20 +3,29 @@
 Each notebook has a module here with its exercises. A check never stops a notebook: it prints what it found.
 """
 
+import contextlib
+import copy
 import dis
 import inspect
+import json
+import os
 import re
 import textwrap
+import time
 import types
 from collections import defaultdict
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from IPython.display import Code, display
 
+from course_utils.cache import expanded
+from course_utils.say import say
+
 from . import accelerate, chunking, evaluation, filtering, finetuning, gpt, pretraining, start, tokenizer
-from .comparing import equal, general_hint, outcome, shown, try_out
-from .exercise import EXERCISES, Exercise
+from .comparing import Result, equal, general_hint, outcome, shown, try_out
+from .exercise import EXERCISES, NOT_TRIED, Exercise
 
 # The hints that an exercise has given since it was last solved; one for each failed try, "" for a try without a hint.
 _given: defaultdict[str, list[str]] = defaultdict(list)
@@ -29,18 +38,27 @@ def all_exercises() -> dict[str, Exercise]:
     return dict(sorted(EXERCISES.items()))
 
 
-def check(exercise_id: str, answer: Any) -> bool | None:
-    """Compare an answer with the solution and print the result: True if right, False if not, None if not tried.
+def check(exercise_id: str, answer: Any, measured: Any = None) -> Any:
+    """Compare an answer with the solution, or a prediction with what was measured, and print what was found.
 
-    Never raises, whatever the answer does, except `ValueError` for an exercise that does not exist.
+    Returns the answer if it is right, else what is right: the course's function, or `measured`. Never raises, whatever
+    the answer does, except `ValueError` for an exercise that does not exist.
     """
     exercise = _find(exercise_id)
+    verdict = _verdict(exercise, answer, measured)
+    _note(exercise, verdict)
+    return answer if verdict else exercise.solution if measured is None else measured
+
+
+def _verdict(exercise: Exercise, answer: Any, measured: Any) -> bool | None:
+    """Print what was found: True if right, False if not, None if not tried."""
     try:
         if _is_untouched(answer):
-            print(f"{exercise.id}: not tried yet")
-            return None
+            return _not_tried(exercise)
         if exercise.examine:
-            fault = exercise.examine(answer)
+            fault = exercise.examine(answer) if measured is None else exercise.examine(answer, measured)
+            if fault == NOT_TRIED:
+                return _not_tried(exercise)
             return _wrong(exercise, fault, []) if fault else _right(exercise, "everything that can be checked is there")
         if not callable(answer):
             return _wrong(exercise, f"The answer must be a function; this is {shown(answer)}.", [])
@@ -52,9 +70,47 @@ def check(exercise_id: str, answer: Any) -> bool | None:
         return None
 
 
+def _note(exercise: Exercise, verdict: bool | None) -> None:
+    """Add the result as a line of JSON to the file that COURSE_CHECKS names, if it is set: for instructors."""
+    if path := os.environ.get("COURSE_CHECKS"):
+        line = {"exercise": exercise.id, "right": verdict, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        with contextlib.suppress(OSError), expanded(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def reveal(guess: Any, measured: Any, unit: str = "") -> None:
+    """Print what was measured, and beside it the guess that the learner made, if he made one."""
+    value, unit = shown_number(measured), unit and f" {unit}"
+    if guess is None:
+        say("Measured: {value}{unit}. You made no guess.", value=value, unit=unit)
+    elif isinstance(guess, Real) and isinstance(measured, Real) and not isinstance(guess, bool):
+        off = abs(guess - measured)
+        close = off <= 0.1 * abs(measured)
+        say(
+            "Your guess: {guess}{unit}. Measured: {value}{unit}, so you were close."
+            if close
+            else "Your guess: {guess}{unit}. Measured: {value}{unit}, so you were off by {off}{unit}.",
+            guess=shown_number(guess), value=value, off=shown_number(off), unit=unit,
+        )  # fmt: skip
+    else:
+        right = guess == measured
+        say("Your guess: {guess}. Right." if right else "Your guess: {guess}. Measured: {value}.", guess=guess, value=value)
+
+
+def shown_number(value: Any) -> str:
+    """Return a number with three digits, thousands apart; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
 def solution(exercise_id: str) -> None:
-    """Show an answer that a learner could have written."""
-    show(_find(exercise_id).solution)
+    """Show an answer that a learner could have written, unless COURSE_SOLUTIONS is off."""
+    exercise = _find(exercise_id)
+    if os.environ.get("COURSE_SOLUTIONS", "").lower() == "off":
+        print("Solutions are switched off (COURSE_SOLUTIONS=off); ask your instructor.")
+    else:
+        show(exercise.solution)
 
 
 def show(function: Callable) -> None:
@@ -70,11 +126,13 @@ def _find(exercise_id: str) -> Exercise:
     return EXERCISES[exercise_id]
 
 
-def _compare(exercise: Exercise, answer: Callable) -> bool:
+def _compare(exercise: Exercise, answer: Callable) -> bool | None:
     results = try_out(answer, exercise.solution, exercise.cases())
     failures = [result for result in results if not result.right]
     if not failures:
         return _right(exercise, f"{len(results)} inputs, all as expected")
+    if exercise.bug and _alike(exercise.bug, results):
+        return _not_tried(exercise)
     first = failures[0]
     name = shown(answer) if shown(answer).isidentifier() else exercise.solution.__name__  # a lambda has none
     lines = [f"{name}({', '.join(map(shown, first.arguments))})"]
@@ -87,10 +145,18 @@ def _compare(exercise: Exercise, answer: Callable) -> bool:
     fitting = [
         exercise.hints[i]
         for i, mistake in exercise.mistakes.items()
-        if all(equal(result.got, outcome(mistake, result.arguments)) for result in results)
+        if _alike(mistake, results)
     ]
     message = f"{len(failures)} of {len(results)} inputs tried come out differently. For example:"
     return _wrong(exercise, message, lines, *fitting, general_hint(failures))
+
+
+def _alike(function: Callable, results: list[Result]) -> bool:
+    return all(equal(result.got, outcome(function, copy.deepcopy(result.arguments))) for result in results)
+
+
+def _not_tried(exercise: Exercise) -> None:
+    print(f"{exercise.id}: not tried yet")
 
 
 def _is_untouched(answer: Any) -> bool:

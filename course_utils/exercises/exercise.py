@@ -5,15 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 RANDOM_CASES = 200
+NOT_TRIED = "not tried yet"
 EXERCISES: dict[str, "Exercise"] = {}
 
 
 class Exercise(NamedTuple):
-    """One "Try it": a function to write, or something open, whose first fault `examine(answer)` returns.
+    """One "Try it": a function to write or mend, or something else, whose first fault `examine` returns.
 
     `solution` is plain Python as a learner would write it, imports included. Functions are compared with it on
     `examples` (tuples of arguments) and on tiny ones that `random_inputs` makes. `mistakes[i]` is a wrong function;
-    an answer that behaves like it gets `hints[i]`.
+    an answer that behaves like it gets `hints[i]`. `bug` is the function to mend, as the notebook shows it: an answer
+    that behaves like it was not tried yet. `examine(answer)` returns a fault, "", or `NOT_TRIED`; where the notebook
+    measures what is right, it is `examine(answer, measured)`.
     """
 
     id: str
@@ -22,7 +25,8 @@ class Exercise(NamedTuple):
     examples: Sequence[tuple[Any, ...]] = ()
     random_inputs: Callable[[random.Random], tuple[Any, ...]] | None = None
     mistakes: Mapping[int, Callable] = {}
-    examine: Callable[[Any], str] | None = None
+    bug: Callable | None = None
+    examine: Callable[..., str] | None = None
 
     def cases(self) -> list[tuple[Any, ...]]:
         """Return the examples, then the random inputs from small to large; the same in every process."""

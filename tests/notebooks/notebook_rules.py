@@ -8,6 +8,7 @@ import ast
 import copy
 import itertools
 import re
+import string
 import sys
 import tomllib
 from collections import Counter
@@ -22,9 +23,12 @@ from course_utils.exercises import all_exercises
 ROOT = Path(__file__).parents[2]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 # Every notebook has these cells in this order.
-PARTS = {"title": "markdown", "goal": "markdown", "cost": "markdown", "colab": "code", "setup": "code"}
+PARTS = {"title": "markdown", "cost": "markdown", "colab": "code", "setup": "code"}
 PARTS |= {"recap": "markdown"}
-MAX_CODE_LINES, MAX_SENTENCE_WORDS, MIN_WORDS = 25, 25, 600
+MAX_CODE_LINES, MAX_SENTENCE_WORDS, MAX_CELLS = 25, 25, 50
+MIN_WORDS, MAX_WORDS = 900, 2200
+# Notebooks that are not rewritten yet.
+OLD = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB_CELL = f"""\
 # Colab and other fresh machines: install the course's helper package. Elsewhere this cell does nothing.
@@ -62,7 +66,7 @@ def check(notebook: NotebookNode, name: str) -> list[str]:
     """Return everything that is wrong with a notebook's content; `name` is that of its file."""
     if (notebook.nbformat, notebook.nbformat_minor) != (4, 5):
         return ["is not in format 4.5, the first that keeps cell ids; save it anew."]
-    rules = (_ids, _parts, _headings, _code, _figures, _exercises, _language)
+    rules = (_ids, _parts, _headings, _code, _figures, _exercises, _sentences_of_code, _language)
     return [finding for rule in rules for finding in rule(notebook, name)]
 
 
@@ -90,8 +94,8 @@ def _parts(notebook: NotebookNode, name: str) -> Iterator[str]:
         yield f"the required cells are {kinds}; make them {list(PARTS.items())}."
         return
     text = {cell.id: cell.source for cell in notebook.cells}
-    if not (_IMAGE.search(text["goal"]) or any("plots." in cell.source for cell in _cells(notebook, "code")[2:3])):
-        yield "cell goal: there is no picture of what you will have built; add one, or draw it right after the setup."
+    if not any(re.search(r"plots\.|pipeline\(", cell.source) for cell in _cells(notebook, "code")[2:6]):
+        yield "there is no picture of the thing itself in the first four cells after the setup; draw it there."
     for word, pattern in (("GPU", r"\bGPU\b"), ("time", r"\b(second|minute|hour)"), ("memory", r"\b[GM]B\b")):
         if not re.search(pattern, text["cost"]):
             yield f"cell cost: says nothing about {word}; give time and memory, with and without a GPU."
@@ -136,9 +140,38 @@ def _figures(notebook: NotebookNode, name: str) -> Iterator[str]:
 
 
 def _exercises(notebook: NotebookNode, name: str) -> Iterator[str]:
+    for cell, tree in _trees(notebook):
+        last = tree.body[-1] if tree.body else None
+        shown = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and not cell.source.endswith(";")
+        if shown and ast.unparse(last.value.func) == "check":
+            yield f"cell {cell.id}: ends with check(…), whose value would be shown; use the value, or add a semicolon."
     for cell_id, exercise_id in exercise_calls(notebook, "check", "solution"):
         if exercise_id not in all_exercises() or not name.startswith(exercise_id[:2]):
             yield f"cell {cell_id}: there is no exercise {exercise_id!r} of this notebook; correct the id or add it."
+
+
+def _sentences_of_code(notebook: NotebookNode, name: str) -> Iterator[str]:
+    """Find sentences that could not be translated: `say` wants a literal template, or two, and its own values."""
+    for cell, tree in _trees(notebook):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) != "say":
+                continue
+            for template in _branches(node.args[0]):
+                if template is None:
+                    yield f"cell {cell.id}: say(…) needs a literal template, or several with if and else."
+                elif missing := _placeholders(template) - {word.arg for word in node.keywords}:
+                    yield f"cell {cell.id}: say(…) has no value for {', '.join(sorted(missing))} in {template!r}."
+
+
+def _branches(node: ast.expr) -> list[str | None]:
+    """Return the templates between which an expression chooses; None for one that is not literal."""
+    if isinstance(node, ast.IfExp):
+        return [*_branches(node.body), *_branches(node.orelse)]
+    return [node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None]
+
+
+def _placeholders(template: str) -> set[str]:
+    return {field.split(".")[0].split("[")[0] for _, field, _, _ in string.Formatter().parse(template) if field}
 
 
 def _language(notebook: NotebookNode, name: str) -> Iterator[str]:
@@ -151,8 +184,10 @@ def _language(notebook: NotebookNode, name: str) -> Iterator[str]:
         for sentence in _sentences(text):
             if (length := len(re.findall(r"\w[\w'’.,-]*", sentence))) > MAX_SENTENCE_WORDS:
                 yield f"cell {cell.id}: {length} words, make it two sentences: {sentence}"
-    if words < MIN_WORDS:
-        yield f"has {words} words of text, at least {MIN_WORDS} are wanted: one should understand it without running."
+    if not MIN_WORDS <= words <= MAX_WORDS and not name.startswith(OLD):
+        yield f"has {words} words of text, {MIN_WORDS} to {MAX_WORDS} are wanted: enough to understand it without running."
+    if len(notebook.cells) > MAX_CELLS and not name.startswith(OLD):
+        yield f"has {len(notebook.cells)} cells, at most {MAX_CELLS} are wanted."
 
 
 def prose(markdown: str) -> str:

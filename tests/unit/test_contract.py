@@ -38,7 +38,8 @@ NAMES = {
     "generate_and_print_sample",
     "training.tracking": "setup_logging log_metrics",
     "evaluation.metrics": "code_eval",
-    "exercises": "check solution",
+    "exercises": "check reveal solution",
+    "say": "say",
     "plots": "plot_losses",
 }
 OPTIONS = {
@@ -58,11 +59,11 @@ VARIABLES = (
     "CONTEXT_LENGTH MODEL_LAYERS MODEL_WIDTH MODEL_HEADS BATCH_SIZE ACCUMULATION_STEPS TRAIN_STEPS WARMUP_STEPS "
     "LEARNING_RATE WEIGHT_DECAY EVAL_STEPS SAVE_STEPS EVAL_SEQUENCES SEED PAIRS SENTENCES ENCODER FINETUNE_EPOCHS "
     "FINETUNE_RATE FINETUNE_BATCH FINETUNE_DROPOUT FINETUNE_PAIRS FINETUNE_SEEDS SCORE_DOCUMENTS SCORE_PROBLEMS "
-    "SCORE_CANDIDATES SCORE_FILES STORY_EPOCHS PUSH_TO_HUB PROFILE HOME SOURCE SANDBOX"
+    "SCORE_CANDIDATES SCORE_FILES STORY_EPOCHS PUSH_TO_HUB PROFILE HOME SOURCE SANDBOX SOLUTIONS CHECKS"
 )
 # A module imports from its own row and from those above.
 LAYERS = (
-    {"cache", "limits", "profiles", "plots"},
+    {"cache", "limits", "profiles", "say", "plots"},
     {"data"},
     {"sandbox", "models"},
     {"evaluation"},
