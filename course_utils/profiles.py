@@ -149,9 +149,10 @@ PROFILES: Mapping[str, Profile] = {
         finetune_epochs=1, finetune_pairs=64, finetune_seeds=2,
         score_documents=40, score_problems=13, score_candidates=4, score_files=10, story_epochs=8,
     ),
-    # A model that visibly learns in about ten minutes on two cores.
+    # A model that visibly learns in about ten minutes on two cores. With a quarter of the library code, user-style text
+    # costs 0.09 bits per byte more; from 0.15 to 0.4 of the tests, it hardly matters (tools.reference_runs mixing).
     "laptop": Profile(
-        name="laptop", library_share=0.25, tests_share=0.4,
+        name="laptop", library_share=0.05, tests_share=0.25,
         train_steps=1800, warmup_steps=300, learning_rate=3e-3, eval_steps=150, save_steps=300, eval_sequences=300,
     ),
     # The tutorials' own setting: Hub data, 124 M parameters, effective batch of 256 sequences.

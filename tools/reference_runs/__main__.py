@@ -7,7 +7,7 @@ from pathlib import Path
 from course_utils import artifacts, cache
 from course_utils.profiles import PROFILES, Profile
 from tools.records import Record, machine
-from tools.reference_runs import baselines, finetuning, ladder, loops, pretraining
+from tools.reference_runs import baselines, finetuning, ladder, loops, mixing, pretraining
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     profile, seeds = PROFILES[options.profile], list(range(1, options.seeds + 1))
     command = f"python -m tools.reference_runs {options.command}"
-    command += "" if options.command == "baselines" else f" --seeds {options.seeds}"
+    command += "" if options.command in ("baselines", "mixing") else f" --seeds {options.seeds}"
     command += "" if options.profile == "laptop" else f" --profile {options.profile}"
     if options.command == "band":
         path = options.output or artifacts.REFERENCES / f"{profile.name}.json"
@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
         record = _record(options, profile, f"{command} --seconds {options.seconds:g}", seconds=options.seconds)
         ladder.climb(record, profile, options.seconds, seeds, options.only)
         print(ladder.table(record))
+    elif options.command == "mixing":
+        record = _record(options, profile, f"{command} --steps {options.steps} --depth {options.depth}")
+        print(mixing.make(record, profile, options.depth, options.steps, options.only))
     elif options.command == "baselines":
         judges = {name: cache.file_sha256(path)[:16] for name, path in baselines.JUDGES.items()}
         record = _record(options, profile, " ".join([command, *(f"--model {m.name}" for m in options.model)]), **judges)
@@ -46,9 +49,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "weighted": "R05: plain and weighted loss of notebook 05",
         "finetuning": "R06: fine-tuning with the HF course's settings and with the recipe of notebook 06",
         "ladder": "R10: from the HF course's recipe to the modern one, in equal seconds",
+        "mixing": "shares of library code and of tests, by short trainings of the modern recipe",
         "baselines": "gzip, counting, the model of notebook 04 and others, on text, idioms and tasks",
     }
-    seeds = {"band": 2, "curves": 2, "weighted": 3, "finetuning": 3, "ladder": 2, "baselines": 1}
+    seeds = {"band": 2, "curves": 2, "weighted": 3, "finetuning": 3, "ladder": 2, "mixing": 1, "baselines": 1}
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--profile", choices=("tiny", "laptop"), default="laptop")
@@ -57,6 +61,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if name == "ladder":
             command.add_argument("--seconds", type=float, default=100, help="of each training, without evaluations")
             command.add_argument("--only", nargs="+", help="rungs by number, from 0")
+        if name == "mixing":
+            command.add_argument("--steps", type=int, default=600, help="of each training")
+            command.add_argument("--depth", type=int, default=4, help="blocks of the modern recipe")
+            command.add_argument("--only", nargs="+", type=int, help="pairs of shares by number, from 0")
         if name == "baselines":
             command.add_argument("--model", type=Path, action="append", default=[], help="folder of another model")
             command.add_argument("--rows", type=int, default=0, help="most rows of each kind of text; 0: all")
