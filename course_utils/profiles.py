@@ -109,7 +109,7 @@ class Profile:
     score_problems: int = setting(0, "problems", "Most programming problems; 0 takes all.", least=0)
     score_candidates: int = setting(20, "candidates", "Programs that the model writes for each problem.", least=1)
     score_files: int = setting(60, "files", "Files that bugs are planted into.", least=1)
-    story_epochs: int = setting(12, "epochs", "Passes over the stories in notebook 08.", least=1)
+    story_epochs: int = setting(12, "epochs", "Passes over the stories in notebook 09.", least=1)
     push_to_hub: bool = setting(False, "-", "Push models to the Hub (needs a login).")
 
     def __post_init__(self) -> None:

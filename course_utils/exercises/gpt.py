@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: attention weights, top-p, counting parameters."""
+"""Exercises of notebook 09: attention weights, top-p, counting parameters."""
 
 import math
 
@@ -8,7 +8,7 @@ _TENTHS = ((10,), (5, 5), (3, 7), (2, 5, 3), (1, 2, 4, 3), (4, 2, 2, 2), (1, 1, 
 
 
 @exercise(
-    "08.attention_weights",
+    "09.attention_weights",
     "Row i may see the places 0 to i only: `row[: i + 1]`. All later weights are 0.",
     "The softmax of a row: exp of each score, divided by their sum.",
     "The sum runs over the visible places only, or the rows do not sum to 1.",
@@ -28,7 +28,7 @@ def my_attention_weights(scores):
 
 
 @exercise(
-    "08.top_p",
+    "09.top_p",
     "Sort the positions by probability, the highest first; of equal ones the lower position first.",
     "Keep adding until the sum is at least p. The token that reaches p belongs to it.",
     "Sums of decimals are not exact: compare with p - 1e-9.",
@@ -46,7 +46,7 @@ def my_top_p(probabilities, p):
 
 
 @exercise(
-    "08.parameters",
+    "09.parameters",
     "A linear layer from a to b has a · b weights and b biases. A norm has 2 · C numbers.",
     "Outside the blocks: a vector per token and per position. The head is the token table again: count it once.",
     "In a block: C → 3C and C → C in the attention, C → 4C and 4C → C after it. Their biases are 9C numbers.",

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
-from notebook_rules import check, exercise_calls, normal_form, prose
+from notebook_rules import PARTS, check, exercise_calls, normal_form, prose
 
 from course_utils.exercises import all_exercises
 
@@ -45,6 +45,10 @@ def replace(cell_id, old, new):
     return lambda notebook: change(cell_id, source=cell(notebook, cell_id).source.replace(old, new))(notebook)
 
 
+def dull():
+    return [new_code_cell("x = 1", id=f"new-code-{number}") for number in range(5)]
+
+
 BROKEN = [
     (lambda notebook: notebook.update(nbformat_minor=4), "is not in format 4.5"),
     (change("setup", id="3f2a91bc"), "cell 3f2a91bc: the id says nothing"),
@@ -53,7 +57,7 @@ BROKEN = [
     (text("#### Deep"), "a heading skips a level"),
     (lambda notebook: notebook.cells.remove(cell(notebook, "cost")), "the required cells are"),
     (change("setup", cell_type="raw"), "the required cells are"),
-    (lambda notebook: notebook.cells.insert(5, new_code_cell("x = 1", id="new-code")), "there is no picture"),
+    (lambda notebook: notebook.cells.__setitem__(slice(4, 4), dull()), "there is no picture"),
     (change("cost", source="1 GB, with a GPU too."), "cell cost: says nothing about time"),
     (change("recap", source="- One.\n- Two.\n\nNext: more."), "cell recap: lists 2 takeaways"),
     (change("recap", source="- One.\n- Two.\n- Three."), "cell recap: does not say what comes next"),
@@ -72,7 +76,13 @@ BROKEN = [
     (text("Well done!"), "cell new-text: contains '!'"),
     (text("Done 🎉"), "cell new-text: contains '🎉'"),
     (text(" ".join(["word"] * 26) + "."), "cell new-text: 26 words, make it two sentences"),
-    (lambda notebook: [c.update(source="") for c in notebook.cells if re.search("note|intro", c.id)], "at least 600"),
+    (lambda notebook: [c.update(source="") for c in notebook.cells if c.id not in PARTS], "900 to 2200 are wanted"),
+    (text("Word. " * 2300), "900 to 2200 are wanted"),
+    (lambda notebook: notebook.cells.__setitem__(slice(-1, -1), dull() * 12), "at most 50 are wanted"),
+    (code('check("00.complete", 1)'), "ends with check"),
+    (code("say(text)"), "needs a literal template"),
+    (code('say("a" if x else f"{b}")'), "needs a literal template"),
+    (code('say("{a} and {b:.1%}", a=1)'), "has no value for b"),
 ]  # fmt: skip
 
 

@@ -157,12 +157,12 @@ WRONG = [
     ("07.calibration_error", lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / 9, r"r\(\["),
     ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
     ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 10)), r"1\.0"),
-    ("08.attention_weights", lambda scores: [[*softmax(r[:i]), *r[i:]] for i, r in enumerate(scores)], "my_attention"),
-    ("08.attention_weights", lambda scores: [softmax(row[: i + 1]) for i, row in enumerate(scores)], "expected .*0.0"),
-    ("08.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"my_top_p\(\["),
-    ("08.top_p", lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"my_top_p\(\["),
-    ("08.top_p", lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p - 1e-9], r"\(\[0\.1, 0\.6"),
-    ("08.parameters", lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 9 * c), r"my_count\(100, 16, 8, 1\)"),
+    ("09.attention_weights", lambda scores: [[*softmax(r[:i]), *r[i:]] for i, r in enumerate(scores)], "my_attention"),
+    ("09.attention_weights", lambda scores: [softmax(row[: i + 1]) for i, row in enumerate(scores)], "expected .*0.0"),
+    ("09.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"my_top_p\(\["),
+    ("09.top_p", lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"my_top_p\(\["),
+    ("09.top_p", lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p - 1e-9], r"\(\[0\.1, 0\.6"),
+    ("09.parameters", lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 9 * c), r"my_count\(100, 16, 8, 1\)"),
 ]  # fmt: skip
 
 
@@ -222,8 +222,8 @@ RIGHT = [
     ("06.f1", lambda p, r: f1_score(r, p, zero_division=0)),
     ("07.pass_at_k", estimate_pass_at_k),
     ("07.calibration_error", lambda s, h: bins(s, h, lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10))),
-    ("08.attention_weights", lambda s: (torch.tensor(s) + torch.full([len(s)] * 2, -torch.inf).triu(1)).softmax(-1)),
-    ("08.parameters", count_of_transformers),
+    ("09.attention_weights", lambda s: (torch.tensor(s) + torch.full([len(s)] * 2, -torch.inf).triu(1)).softmax(-1)),
+    ("09.parameters", count_of_transformers),
 ]  # fmt: skip
 
 
