@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
-from notebook_rules import PARTS, check, exercise_calls, normal_form, prose
+from notebook_rules import OLD, PARTS, check, exercise_calls, normal_form, prose
 
 from course_utils.exercises import all_exercises
 
@@ -17,6 +17,30 @@ def test_notebook_keeps_the_rules(path):
     notebook = nbformat.read(path, as_version=4)
     assert check(notebook, path.name) == []
     assert path.read_bytes() == normal_form(notebook, path.name).encode(), "call notebook_rules.py on it"
+
+
+# What a notebook teaches stands in its cells, in the library's own words.
+LESSONS = {
+    "00": ["pipeline(", ".softmax(-1)", ".topk(", "Counter"],
+    "01": ["filter_streaming_dataset(", "for document in tqdm(", "near_duplicates(", "unified_diff(", "md5("],
+    "02": ["train_new_from_iterator(", "pairwise(", "pre_tokenize_str(", "save_pretrained("],
+    "03": ["return_overflowing_tokens=True", ".map(", "ConstantLengthDataset(", "set_epoch(", "attention_mask="],
+    "04": ["GPT2Config(", "GPT2LMHeadModel(", "DataCollatorForLanguageModeling(", "TrainingArguments(", "Trainer("],
+    "05": ["loss.backward()", "optimizer.step()", "zero_grad()", "Accelerator(", "accelerator.backward(", "AdamW("],
+    "06": ["AdamW(", "get_scheduler(", "DataCollatorWithPadding(", "add_batch(", "metric.compute(", "no_grad()"],
+    "07": ["log_softmax(", "calibration_curve(", "np.add.at("],
+    "08": ["masked_fill(", "cumsum(", ".generate(", "run_problem(", "softmax("],
+    "09": ["class Head", "class MultiHeadAttention", "class Block", "class GPT", "masked_fill(", "load_gpt2_weights("],
+    "10": ["Qwen3Config(", "Muon(", "torch.compile(", "autocast(", "load_config_from_file("],
+}
+LESSONS["04"] += ["trainer.train(", "resume_from_checkpoint", "TrainerCallback"]
+LESSONS["05"] += ["accelerator.accumulate(", "clip_grad_norm_(", "scheduler.step()"]
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.name[:2] not in OLD], ids=lambda path: path.stem)
+def test_the_lesson_stands_in_the_notebook(path):
+    code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    assert [call for call in LESSONS[path.name[:2]] if call not in code] == []
 
 
 def test_every_exercise_stands_in_a_notebook():
