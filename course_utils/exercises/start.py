@@ -86,11 +86,12 @@ def complete(history, number, next_tokens):
     return new
 
 
-def _scale(answer: Any, work: dict[str, float]) -> str:
-    """Judge predicted minutes by those of `laptop`, and how many times its parameters and tokens `full` has."""
+def _scale(answer: Any, costs: dict[str, Any]) -> str:
+    """Judge predicted minutes of `full` by what `laptop` costs, and by how much more work `full` is."""
     if not isinstance(answer, Real) or isinstance(answer, bool) or not answer > 0:
         return f"Give a number of minutes; this is {shown(answer)}."
-    minutes, parameters, tokens = work["minutes"], work["parameters"], work["tokens"]
+    known, asked = costs["laptop"], costs["full"]
+    minutes, parameters, tokens = known.minutes, asked.parameters / known.parameters, asked.tokens / known.tokens
     right = minutes * parameters * tokens
 
     def near(value: float, factor: float = 1.25) -> bool:

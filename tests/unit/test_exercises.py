@@ -472,7 +472,8 @@ def test_fault_of_an_open_answer_is_named(exercise_id, answer, finding, tokenize
 
 # The most surprising tokens are 5, 7 and 3, and `full` takes 10 x 20 x 500 minutes.
 CHANCES = {2: 0.6, 3: 0.03, 4: 0.9, 5: 0.01, 6: 0.99, 7: 0.02, 8: 0.2, 9: 0.3, 10: 0.5, 11: 0.98}
-WORK = {"minutes": 10.0, "parameters": 20.0, "tokens": 500.0}
+WORK = {"laptop": SimpleNamespace(minutes=10.0, parameters=5, tokens=4)}
+WORK["full"] = SimpleNamespace(minutes=math.nan, parameters=100, tokens=2000)
 PREDICTED = [
     ("00.surprise", 5, CHANCES, "00.surprise: right"),
     ("00.surprise", 3, CHANCES, "00.surprise: right"),
