@@ -26,6 +26,7 @@ from course_utils.data import cleaning, filtering, packing
 from course_utils.data.corpus import COLUMNS, Location
 from course_utils.evaluation.code_eval import estimate_pass_at_k
 from course_utils.exercises import all_exercises, comparing, show, solution
+from course_utils.exercises import all_exercises, comparing, reveal, show, solution, start
 from course_utils.models.generation import first_block
 from course_utils.training import heldout, losses, optimization
 
@@ -100,8 +101,10 @@ def endless_cut(lists, end, n):
 
 # What learners write at first, beside the `mistakes` of an exercise, and what the answer to it must show.
 WRONG = [
-    ("00.share", lambda part, whole: 100 * whole / part if part else 0.0, r"share\(1, 4\)"),
-    ("00.share", lambda part, whole: f"{100 * part / max(whole, 1)} %", "type str; the type float is expected"),
+    ("00.complete", lambda ids, n, ask: [ask(ids + ids[:i])[0].most_common(1)[0][0] for i in range(n)], r"ected  \["),
+    ("00.complete", lambda ids, n, ask: [max(ask(ids)[0]) for _ in range(n)], r"\(\[\d?\], \d, \{\(\): "),
+    ("00.complete", lambda ids, n, ask: [ask(ids)[0].most_common(1)[0][0]] * n, "belongs to the history now"),
+    ("00.complete", lambda ids, n, ask: [ids.append(start.complete(ids, 1, ask)[0]) for _ in range(n)], "changed its"),
     ("01.keyword", lambda string, keys: bool(keys) and keys[0] in string, r"\('[^']+', \['\w+', '\w+'\]"),
     ("01.keyword", lambda string, keys: any(key in string.lower() for key in keys), r"keyword_in_string\('IMPORT OS'"),
     ("01.keyword", lambda string, keys: [key for key in keys if key in string], "list; the type bool is expected"),
@@ -204,6 +207,7 @@ def keytoken_weighted(labels, logits):
 FEW_LETTERS = [rule for rule in cleaning.RULES if rule.name == "few letters"]
 # The course's own functions, other libraries, and what a check must accept: arrays, tensors, tuples, other algorithms.
 RIGHT = [
+    ("00.complete", lambda ids, n, ask: start.complete(ids, n, ask) if n else ()),
     ("01.keyword", filtering.any_keyword_in_string),
     ("01.import", filtering.imports_any),
     ("01.import", has_import),
@@ -370,7 +374,7 @@ def test_the_users_interrupt_passes_and_other_threads_are_checked_too(capsys):
 
 @pytest.mark.parametrize("function", [lambda: check("03.pakc", None), lambda: solution("03.pakc")])
 def test_unknown_exercise_lists_the_known_ones(function):
-    with pytest.raises(ValueError, match=r"no exercise '03\.pakc'; there are 00\.share.*03\.pack"):
+    with pytest.raises(ValueError, match=r"no exercise '03\.pakc'; there are 00\.complete.*03\.pack"):
         function()
 
 
@@ -453,3 +457,34 @@ def test_fault_of_an_open_answer_is_named(exercise_id, answer, finding, tokenize
         answer = all_exercises()[exercise_id].solution() | answer
     assert check(exercise_id, answer) is False
     assert re.search(finding, capsys.readouterr().out)
+
+
+# The most surprising tokens are 5, 7 and 3, and `full` takes 10 x 20 x 500 minutes.
+CHANCES = {2: 0.6, 3: 0.03, 4: 0.9, 5: 0.01, 6: 0.99, 7: 0.02, 8: 0.2, 9: 0.3, 10: 0.5, 11: 0.98}
+WORK = {"laptop": SimpleNamespace(minutes=10.0, parameters=5, tokens=4)}
+WORK["full"] = SimpleNamespace(minutes=math.nan, parameters=100, tokens=2000)
+PREDICTED = [
+    ("00.surprise", 5, CHANCES, "00.surprise: right"),
+    ("00.surprise", 3, CHANCES, "00.surprise: right"),
+    ("00.surprise", 4, CHANCES, "token before"),
+    ("00.surprise", 11, CHANCES, "almost sure of token 11"),
+    ("00.surprise", 8, CHANCES, "20.00%; 3 others"),
+    ("00.surprise", 1, CHANCES, "number of a token, 2 to 11"),
+    ("00.surprise", " plt", CHANCES, "this is ' plt'"),
+    ("00.scale", 100_000, WORK, "00.scale: right"),
+    ("00.scale", 60_000.0, WORK, "00.scale: right"),
+    ("00.scale", 200, WORK, "parameters only"),
+    ("00.scale", 5_000, WORK, "are multiplied"),
+    ("00.scale", 5_200, WORK, "are multiplied"),
+    ("00.scale", 10_000, WORK, "multiply it by the minutes"),
+    ("00.scale", 1_667, WORK, "hours or days"),
+    ("00.scale", 1e9, WORK, "more than the work says, by a factor of 10,000"),
+    ("00.scale", "100 000", WORK, "this is '100 000'"),
+]
+
+
+@pytest.mark.parametrize(("exercise_id", "answer", "measured", "finding"), PREDICTED)
+def test_prediction_is_judged_by_what_was_measured(exercise_id, answer, measured, finding, capsys):
+    assert check(exercise_id, answer, measured) is (": right" in finding)
+    assert finding in capsys.readouterr().out
+    assert check(exercise_id, None, measured) is None

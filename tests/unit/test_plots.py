@@ -35,3 +35,11 @@ def test_seven_curves_differ_in_colour_and_marker():
     _, axes = plots._axes("x", "y")
     plots._draw(axes, SEVEN)
     assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 7
+
+
+def test_pictures_of_probabilities_stand_one_below_another_and_as_text():
+    bars = plots.chances({" plt": 0.5, "<b>\n": 0.001}, notes={"<b>\n": "true"}, alt="two bars")
+    both = plots.stack({"before": plots.spans(["a", " b"], alt="two tokens"), "next": bars}, alt='"both"')
+    assert both.text == "before\na| b\n\nnext\n' plt'           50.0%\n'<b>\\n'          0.1% true"
+    assert all(part in both.html for part in ("·plt", "&lt;b&gt;↵", "width:30.0%", "outline", "&quot;both&quot;"))
+    assert both.html.count("outline") == 1
