@@ -37,7 +37,9 @@ import importlib.util
 import os
 
 if importlib.util.find_spec("course_utils") is None:
-    source = os.environ.get("COURSE_SOURCE", "git+{REPOSITORY}@{RELEASE}")
+    source = os.environ.get(
+        "COURSE_SOURCE", "git+{REPOSITORY}@{RELEASE}"
+    )
     %pip install --quiet "{{source}}\""""
 
 BADGE = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({REPOSITORY}/blob/{RELEASE}/notebooks/"
