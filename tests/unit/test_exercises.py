@@ -25,8 +25,7 @@ from course_utils import artifacts, exercises
 from course_utils.data import cleaning, filtering, packing
 from course_utils.data.corpus import COLUMNS, Location
 from course_utils.evaluation.code_eval import estimate_pass_at_k
-from course_utils.exercises import all_exercises, comparing, show, solution
-from course_utils.exercises import all_exercises, comparing, reveal, show, solution, start
+from course_utils.exercises import all_exercises, comparing, show, solution, start
 from course_utils.models.generation import first_block
 from course_utils.training import heldout, losses, optimization
 
