@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from course_utils import artifacts, exercises
-from course_utils.data import cleaning, filtering, packing
+from course_utils.data import filtering, packing
 from course_utils.data.corpus import COLUMNS, Location
 from course_utils.evaluation.code_eval import estimate_pass_at_k
 from course_utils.exercises import all_exercises, comparing, show, solution, start
@@ -83,14 +83,6 @@ def found(pattern, string, modules):
     return any(re.search(pattern.format(module), string) for module in modules)
 
 
-def verdict(keep):
-    return keep, "" if keep else "few letters"
-
-
-def letters(text):
-    return sum(map(str.isalnum, text))
-
-
 def endless_cut(lists, end, n):
     stream, pieces = joined(lists, end), []
     while len(stream) >= n:
@@ -108,17 +100,20 @@ WRONG = [
     ("01.keyword", lambda string, keys: any(key in string.lower() for key in keys), r"keyword_in_string\('IMPORT OS'"),
     ("01.keyword", lambda string, keys: [key for key in keys if key in string], "list; the type bool is expected"),
     ("01.keyword", lambda string, keys: int(any(key in string for key in keys)), "type int; the type bool"),
+    ("00.share", lambda part, whole: 100 * whole / part if part else 0.0, r"share\(1, 4\)"),
+    ("00.share", lambda part, whole: f"{100 * part / max(whole, 1)} %", "type str; the type float is expected"),
     ("01.import", lambda *a: found("(?m)^import {}", *a), r"from sklearn.svm"),
     ("01.import", lambda *a: found("(?m)(import|from) {}", *a), r"# import|import my|from time|'import|\w+_"),
     ("01.import", lambda *a: found(r"(?m)^\s*(import|from) {}", *a), r"pandas_extra|time, pandas"),
     ("01.import", lambda *a: found(r"(?m)^\s*(import|from) {}\b", *a), "import time, "),
-    ("01.clean", lambda text: letters(text) >= 0.25 * len(text), "type bool; the type tuple is expected"),
-    ("01.clean", lambda text: verdict(letters(text) / len(text) >= 0.25), "ZeroDivisionError(?s:.*)no division"),
-    ("01.clean", lambda text: verdict(letters(text) > 0.25 * len(text)), r"enough_letters\('a---'\)"),
-    ("01.clean", lambda text: verdict(sum(map(str.isalpha, text)) >= 0.25 * len(text)), r"\('x = 1'\)"),
-    ("01.clean", lambda text: verdict(letters(text.strip()) >= 0.25 * len(text.strip())), r"\\n| "),
-    ("01.clean", lambda text: verdict(len(re.findall(r"\w", text)) >= 0.25 * len(text)), r"enough_letters\('_"),
-    ("01.clean", lambda text: verdict(letters(text) >= 0.25 * len(text))[::-1], "order is not"),
+    ("01.jaccard", lambda left, right: len(left & right), r"jaccard\(\{'a', 'b', 'c'\}"),
+    ("01.jaccard", lambda left, right: len(left & right) / len(left), "expected  0.5"),
+    ("01.jaccard", lambda left, right: 100 * len(left & right) / len(left | right), "got       50.0"),
+    ("01.jaccard", lambda left, right: len(left ^ right) / len(left | right), r"jaccard\(\{'a'\}, \{'a'\}"),
+    ("01.test_rule", lambda text: len(re.findall(r"\btest", text)) > 1, r"is_test\('\\n\\n"),
+    ("01.test_rule", lambda text: text.count("def test") > 0, "def test_sum"),
+    ("01.test_rule", lambda text: len(re.findall(r"\btest", text)) >= max(1, 0.05 * len(text.splitlines())), "# a t"),
+    ("01.test_rule", lambda text: False, "def test_sum(?s:.)*got       False"),
     ("02.characters_per_token", lambda f, texts: sum(len(f(t)) for t in texts) / sum(map(len, texts)), "where  "),
     ("02.characters_per_token", lambda f, texts: sum(len(t) / len(f(t)) for t in texts) / len(texts), r"got +2\.0\n"),
     ("02.characters_per_token", lambda f, texts: len("".join(texts).encode()) / sum(len(f(t)) for t in texts), "日"),
@@ -203,14 +198,14 @@ def keytoken_weighted(labels, logits):
     return losses.keytoken_weighted_loss(labels, logits, losses.keytoken_ids(artifacts.code_tokenizer(None)))
 
 
-FEW_LETTERS = [rule for rule in cleaning.RULES if rule.name == "few letters"]
 # The course's own functions, other libraries, and what a check must accept: arrays, tensors, tuples, other algorithms.
 RIGHT = [
     ("00.complete", lambda ids, n, ask: start.complete(ids, n, ask) if n else ()),
     ("01.keyword", filtering.any_keyword_in_string),
     ("01.import", filtering.imports_any),
     ("01.import", has_import),
-    ("01.clean", lambda document: list(cleaning.clean(document, rules=FEW_LETTERS))),
+    ("01.jaccard", lambda left, right: 1 - len(left ^ right) / len(left | right)),
+    ("01.test_rule", lambda text: sum(w.startswith("test") for w in text.split()) > max(1, text.count("\n") / 20)),
     ("02.single_tokens", lambda encode, words: tuple(w for w in words if len(encode(w)) == 1)),
     ("03.pack", lambda *arguments: packing.pack(*arguments)[0]),
     ("03.share_lost", packing.share_lost),
@@ -479,6 +474,18 @@ PREDICTED = [
     ("00.scale", 1_667, WORK, "hours or days"),
     ("00.scale", 1e9, WORK, "more than the work says, by a factor of 10,000"),
     ("00.scale", "100 000", WORK, "this is '100 000'"),
+# At the limit of 5 the rule drops 12 documents, at 10 it drops 32.
+DROPPED = {5: 12, 10: 32}
+PREDICTED = [
+    ("01.limit", 20, DROPPED, "01.limit: right"),
+    ("01.limit", 15.5, DROPPED, "01.limit: right"),
+    ("01.limit", 2, {5: 0, 10: 0}, "01.limit: right"),
+    ("01.limit", 12, DROPPED, "does not drop twice as many"),
+    ("01.limit", 32, DROPPED, "how many more than at 5. 20 more go"),
+    ("01.limit", 200, DROPPED, "Too many"),
+    ("01.limit", 3, DROPPED, "Too few"),
+    ("01.limit", "twenty", DROPPED, "this is 'twenty'"),
+    ("01.limit", float("nan"), DROPPED, "Give a number of documents"),
 ]
 
 
