@@ -8,7 +8,7 @@ import hashlib
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from IPython.display import display
@@ -127,7 +127,8 @@ def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence
     _show(figure, alt)
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True)
+class Picture:
     """Something to look at, as HTML for a notebook and as text for a terminal."""
 
     html: str

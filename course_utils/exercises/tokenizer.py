@@ -198,7 +198,7 @@ def _doubling(answer: Any, gains: list[float]) -> str:
     if not isinstance(answer, Real) or isinstance(answer, bool) or answer != answer:
         return f"Give a number of characters per token; this is {shown(answer)}."
     *known, asked = gains
-    if abs(answer - asked) <= max(0.05, 0.35 * asked):
+    if abs(answer - asked) <= max(0.03, 0.15 * asked):
         return ""
     if answer < 0:
         return "A larger vocabulary joins more pairs, so a token never stands for less text."

@@ -500,7 +500,7 @@ def test_fault_of_an_open_answer_is_named(exercise_id, answer, finding, tokenize
 GAINS = [0.4, 0.2, 0.12]
 PREDICTED = [
     ("02.doubling", 0.1, GAINS, "02.doubling: right"),
-    ("02.doubling", np.float64(0.15), GAINS, "02.doubling: right"),
+    ("02.doubling", np.float64(0.14), GAINS, "02.doubling: right"),
     ("02.doubling", 0.2, GAINS, "the last gain or more"),
     ("02.doubling", 0.4, GAINS, "the last gain or more"),
     ("02.doubling", 2.7, GAINS, "a difference"),

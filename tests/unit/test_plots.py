@@ -4,6 +4,7 @@ import base64
 
 import pytest
 from bs4 import BeautifulSoup
+from IPython.core.formatters import DisplayFormatter
 
 from course_utils import plots
 
@@ -55,7 +56,7 @@ def test_pieces_show_white_space_and_keep_their_text():
     assert page.pre.get_text() == 'if·a<b:␍↵···\n·"&"'  # a real line end follows the visible one
     assert [span["title"] for span in page("span")] == ["1", "2", "3", '"4"', "5"]
     assert (page.figure["aria-label"], page.b.get_text()) == ('five "tokens"', "key")
-    assert picture._repr_mimebundle_() == {"text/html": picture.html, "text/plain": picture.text}
+    assert DisplayFormatter().format(picture)[0] == {"text/html": picture.html, "text/plain": picture.text}
 
 
 def test_pieces_are_tinted_in_turn_or_by_their_kind():
@@ -71,7 +72,7 @@ def test_strips_are_true_to_scale_with_cuts_and_a_legend(monkeypatch):
     monkeypatch.setattr(plots, "_image", lambda figure, alt: figures.append(figure) or alt)
     rows = {"a": [(100, 1), (1, "end"), (60, 2, "b")], "b": [(44, "hatched")]}
     picture = plots.strips(rows, x="tokens", alt="two rows", cuts=64, legend={1: "kept", "hatched": "lost"})
-    assert picture == ("two rows", "[figure: two rows]")
+    assert picture == plots.Picture("two rows", "[figure: two rows]")
     (axes,) = figures[0].axes
     bars = [(bar.get_x(), bar.get_width(), round(bar.get_y() + bar.get_height() / 2)) for bar in axes.patches]
     assert bars == [(0, 100, 0), (100, 1, 0), (101, 60, 0), (0, 44, 1)]
