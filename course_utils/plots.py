@@ -153,7 +153,8 @@ def spans(
         title = f' title="{_escaped(titles[place])}"' if titles else ""
         style = f"background:{fill};color:#1a1a1a;border:1px solid #999;border-radius:3px;padding:0 1px"
         made.append(f'<span style="{style}"{title}>{_visible(piece)}</span>' + "\n" * piece.count("\n"))
-    pre = '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;margin:0;color:inherit">'
+    style = "white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;line-height:1.7;margin:0;color:inherit"
+    pre = f'<pre style="{style}">'
     figure = f'<figure role="group" aria-label="{_escaped(alt)}" style="margin:0">{legend}{pre}'
     return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
 
