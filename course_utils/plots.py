@@ -87,11 +87,13 @@ def ranking(values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0
     _show(figure, alt)
 
 
-def histogram(values: Sequence[float], *, x: str, y: str, alt: str) -> None:
-    """Draw how often positive values occur, with bins that are equally wide on a logarithmic axis."""
+def histogram(values: Sequence[float], *, x: str, y: str, alt: str, marks: Sequence[float] = ()) -> None:
+    """Draw how often positive values occur, in bins equally wide on a logarithmic axis; `marks` are dashed lines."""
     figure, axes = _axes(x, y)
     values = [value for value in values if value > 0]
     axes.hist(values, bins=np.geomspace(min(values), max(values) + 1, 40), color=COLOURS[0])
+    for mark in marks:
+        axes.axvline(mark, color=COLOURS[3], linestyle="--")
     axes.set_xscale("log")
     _show(figure, alt)
 

@@ -16,7 +16,7 @@ DRAW = {
     "bars": lambda alt: plots.bars({"128": 2.1, "256": 4.2}, **XY, alt=alt),
     "groups": lambda alt: plots.bars({"128": {"a": 2, "b": 1}, "256": {"a": 3, "b": 1}}, **XY, alt=alt),
     "ranking": lambda alt: plots.ranking({"MIT": 10, "BSD-3-Clause": 20}, x="files", alt=alt),
-    "histogram": lambda alt: plots.histogram([1, 2, 3, 100, 0], **XY, alt=alt),
+    "histogram": lambda alt: plots.histogram([1, 2, 3, 100, 0], **XY, alt=alt, marks=[10]),
     "heatmap": lambda alt: plots.heatmap([[1.0, 0.0], [0.3, 0.7]], **XY, alt=alt),
     "flow": lambda alt: plots.flow(["code", "tokens", "model"], highlight=["tokens"], skips=[(0, 2)], alt=alt),
 }
