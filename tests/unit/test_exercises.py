@@ -244,7 +244,6 @@ def look(row, end):
     return (document[:, None] == document[None, :]).tril()
 
 
-FEW_LETTERS = [rule for rule in cleaning.RULES if rule.name == "few letters"]
 # The course's own functions, other libraries, and what a check must accept: arrays, tensors, tuples, other algorithms.
 RIGHT = [
     ("00.complete", lambda ids, n, ask: start.complete(ids, n, ask) if n else ()),
