@@ -58,15 +58,14 @@ def pack(token_lists, eos_id, length):
 
 @exercise(
     "03.conserve",
-    "The cut is right now. But how many `eos_id` do three documents need? The last one ends, too.",
-    "Every document has its `eos_id` now. But where does `range` stop when the stream fills the last row exactly?",
+    "One fault is left. Does the last document have its `eos_id`? If so: where does `range` stop when the stream fills "
+    "the last row exactly?",
     "Now the last row may be too short. The last i that is allowed is `len(stream) - length`.",
     examples=[([[1] * 5, [2] * 5, [3] * 5], 0, 6), ([[7, 8, 9]], 0, 4), ([[1] * 5, [2] * 5], 0, 5)],
     random_inputs=lambda rng: (_lists(rng), 0, rng.randint(2, 4)),
     mistakes={
-        0: _without_last_eos,
-        1: lambda lists, eos_id, n: _cut(_joined(lists, eos_id), len(_joined(lists, eos_id)) - n, n),
-        2: lambda lists, eos_id, n: _cut(_joined(lists, eos_id), len(_joined(lists, eos_id)), n),
+        0: _without_last_eos,  # loses the same rows as a range that stops too early
+        1: lambda lists, eos_id, n: _cut(_joined(lists, eos_id), len(_joined(lists, eos_id)), n),
     },
     bug=lambda lists, eos_id, n: _cut(_joined(lists, eos_id)[:-1], len(_joined(lists, eos_id)) - 1 - n, n),
 )
