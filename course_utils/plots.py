@@ -194,7 +194,7 @@ def strips(
     A kind is a number in `TINTS`, "hatched", or "end" for a black bar; `legend` names kinds; dashed lines mark the
     multiples of `cuts`.
     """
-    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + (0.3 if legend else 0))
+    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + 0.3 * -(-len(legend) // 3))
     longest = max(sum(segment[0] for segment in row) for row in rows.values())
     for place, row in enumerate(rows.values()):
         start = 0.0
@@ -209,7 +209,7 @@ def strips(
     axes.set(xlim=(0, longest * 1.01), ylim=(len(rows) - 0.5, -0.5))  # the first row on top
     if legend:
         patches = [Patch(label=name, edgecolor="#666666", **_fill(kind)) for kind, name in legend.items()]
-        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(patches))
+        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(patches), 3))
     return Picture(_image(figure, alt), f"[figure: {alt}]")
 
 
