@@ -23,12 +23,19 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 TINTS = ("#ffffff", "#cfe3f3", "#fbe3b3", "#c9ecdf", "#f6d5bd", "#f3dce9", "#d9eefa", "#e4e4e4")
 HATCHED = "repeating-linear-gradient(45deg,#fff,#fff 3px,#bbb 3px,#bbb 5px)"
 
-Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+Curves = Mapping[str, tuple[Sequence[float], ...]]
 
 
-def lines(series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, log_x=False, log_y=False) -> None:
-    """Draw up to seven named curves, each (x values, y values); `band` is (x, low, high, name), shaded behind them."""
+def lines(
+    series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, diagonal="", log_x=False, log_y=False
+) -> None:
+    """Draw up to seven named curves, each (x values, y values) or (x values, y values, sizes of the points).
+
+    `band` is (x, low, high, name), shaded behind them; `diagonal` names a dashed line where y is x.
+    """
     figure, axes = _axes(x, y)
+    if diagonal:
+        axes.plot([0, 1], [0, 1], "--", color="0.6", label=diagonal)
     if band is not None:
         axes.fill_between(*band[:3], color="0.85", label=band[3])
     _draw(axes, series)
@@ -138,22 +145,29 @@ class Picture(NamedTuple):
 
 
 def spans(
-    pieces: Sequence[str], *, alt: str, kinds: Sequence[int | str] = (), titles: Sequence[str] = (), legend: str = ""
+    pieces: Sequence[str], *, alt: str, kinds: Sequence[int | str] = (), titles: Sequence[str] = (), legend: str = "",
+    plain: bool = False,
 ) -> Picture:
     """Return pieces of text side by side, each with a border; spaces and line ends become visible.
 
     `kinds` gives each its number in `TINTS`, "hatched" or a CSS color (without: two tints in turn); `titles` appear
-    under the mouse; `legend` is HTML above.
+    under the mouse; `legend` is HTML above; `plain` leaves out borders and marks, so that code looks like code.
     """
     kinds = kinds or [1 + 2 * (place % 2) for place in range(len(pieces))]
     made = []
     for place, (piece, kind) in enumerate(zip(pieces, kinds, strict=True)):
         fill = HATCHED if kind == "hatched" else TINTS[kind] if isinstance(kind, int) else kind
         title = f' title="{_escaped(titles[place])}"' if titles else ""
-        style = f"background:{fill};color:#1a1a1a;border:1px solid #999;border-radius:3px;padding:0 1px"
-        visible = html.escape(piece.replace(" ", "·").replace("\r", "␍").replace("\n", "↵"))
-        made.append(f'<span style="{style}"{title}>{visible}</span>' + "\n" * piece.count("\n"))
-    pre = '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;margin:0;color:inherit">'
+        style, visible, ends = f"background:{fill};color:#1a1a1a", piece, ""  # both: for dark themes, too
+        if not plain:
+            style += ";border:1px solid #999;border-radius:3px;padding:0 1px"
+            visible = piece.replace(" ", "·").replace("\r", "␍").replace("\n", "↵")
+            ends = "\n" * piece.count("\n")
+        elif piece[:1] in ("\n", "\r"):
+            style += ";padding-left:.5em"  # a line end has no width of its own
+        made.append(f'<span style="{style}"{title}>{_escaped(visible)}</span>{ends}')
+    box = "padding:.6em;background:#fff;border:1px solid #c8c8c8" if plain else "color:inherit"
+    pre = f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;margin:0;{box}">'
     figure = f'<figure role="group" aria-label="{_escaped(alt)}" style="margin:0">{legend}{pre}'
     return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
 
@@ -212,7 +226,8 @@ def frames(pages: Mapping[str, Picture], *, label: str, alt: str, start: int = 0
 
 
 def _escaped(text: str) -> str:
-    return html.escape(text, quote=True)
+    # A page's reader would turn a carriage return into a line feed, and a zero character into nothing.
+    return html.escape(text, quote=True).replace("\r", "&#13;").replace("\0", "\N{SYMBOL FOR NULL}")
 
 
 def _axes(x: str, y: str, height: float = 3.4):
@@ -225,8 +240,10 @@ def _axes(x: str, y: str, height: float = 3.4):
 
 def _draw(axes, series: Curves) -> None:
     axes.set_prop_cycle(color=COLOURS, marker=MARKERS)
-    for name, (xs, ys) in series.items():
-        axes.plot(xs, ys, markersize=4, label=name)
+    for name, (xs, ys, *sizes) in series.items():
+        (curve,) = axes.plot(xs, ys, markersize=4, label=name)
+        for areas in sizes:
+            axes.scatter(xs, ys, areas, color=curve.get_color(), marker=curve.get_marker())
     axes.legend(frameon=False)
 
 

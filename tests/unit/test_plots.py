@@ -10,6 +10,7 @@ XY = {"x": "x", "y": "y"}
 SEVEN = {str(i): ([1, 10], [3, 4]) for i in range(7)}
 DRAW = {
     "lines": lambda alt: plots.lines(SEVEN, **XY, alt=alt, band=([1, 2], [2, 3], [4, 5], "r"), log_x=True, log_y=True),
+    "diagonal": lambda alt: plots.lines({"a": ([0, 1], [0, 1], [9, 90])}, **XY, alt=alt, diagonal="equal"),
     "losses": lambda alt: plots.plot_losses([0, 0.5, 1], [0, 50, 100], [3, 2, 1], [3, 2.5, 2], alt=alt),
     "bars": lambda alt: plots.bars({"128": 2.1, "256": 4.2}, **XY, alt=alt),
     "groups": lambda alt: plots.bars({"128": {"a": 2, "b": 1}, "256": {"a": 3, "b": 1}}, **XY, alt=alt),
