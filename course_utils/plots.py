@@ -145,7 +145,12 @@ class Picture(NamedTuple):
 
 
 def spans(
-    pieces: Sequence[str], *, alt: str, kinds: Sequence[int | str] = (), titles: Sequence[str] = (), legend: str = "",
+    pieces: Sequence[str],
+    *,
+    alt: str,
+    kinds: Sequence[int | str] = (),
+    titles: Sequence[str] = (),
+    legend: str = "",
     plain: bool = False,
 ) -> Picture:
     """Return pieces of text side by side, each with a border; spaces and line ends become visible.

@@ -23,8 +23,9 @@ def score_documents(
 ) -> pd.DataFrame:
     """Return one row per token of the documents (columns repo_name and content), each cut to `max_characters`.
 
-    `document` is a document's number, `kind` is that of the Python token, `confidence` the probability of the most likely token, `hit` whether that was
-    right. Sums of bits over sums of bytes are bits per byte; means of bits are losses in bits per token.
+    `document` is a document's number, `kind` that of the Python token, `confidence` the probability of the most likely
+    token, `hit` whether that was right. Sums of bits over sums of bytes are bits per byte; means of bits are losses in
+    bits per token.
     """
     rows = []
     for number, document in enumerate(tqdm(documents, unit=" documents")):

@@ -25,9 +25,7 @@ def _by_perplexity(a, b):
     bug=_by_perplexity,
 )
 def better(a, b):
-    bits_a, tokens_a, bytes_a = a
-    bits_b, tokens_b, bytes_b = b
-    return a if bits_a / bytes_a < bits_b / bytes_b else b
+    return a if a[0] / a[2] < b[0] / b[2] else b
 
 
 def _groups(confidences, hits, last):
