@@ -90,9 +90,10 @@ def surprise_picture(tokens: Sequence[Token], name: str = "the model") -> plots.
     steps = (f'<span style="background:{_shade(bits)};color:#1a1a1a">&nbsp;{bits:.0f}&nbsp;</span>' for bits in STEPS)
     legend = f'<figcaption style="font-size:85%;margin:.3em 0">surprise in bits: {"".join(steps)} or more</figcaption>'
     pieces, kinds, titles = zip(*((token.text, _shade(token.bits), token.details) for token in tokens), strict=True)
-    top, text = max(tokens, key=lambda token: token.bits), surprise_text(tokens)
+    top = max(tokens, key=lambda token: token.bits)
     alt = f"Code, colored by how surprising it is to {name}; most of all {top.text.strip()!r}: {top.details}."
-    return plots.spans(pieces, kinds=kinds, titles=titles, legend=legend, alt=alt, plain=True)._replace(text=text)
+    picture = plots.spans(pieces, kinds=kinds, titles=titles, legend=legend, alt=alt, plain=True)
+    return plots.Picture(picture.html, surprise_text(tokens))
 
 
 def surprise_text(tokens: Sequence[Token], most: int = 10) -> str:
