@@ -219,7 +219,8 @@ def strips(
     for place, row in enumerate(rows.values()):
         start = 0.0
         for width, kind, *text in row:
-            axes.barh(place, width, left=start, height=0.7, linewidth=0.5, edgecolor="#666666", **_fill(kind))
+            color, line = ("black", 1.5) if kind == "end" else ("#666666", 0.5)  # an end stays visible in a long row
+            axes.barh(place, width, left=start, height=0.7, linewidth=line, edgecolor=color, **_fill(kind))
             if text:
                 axes.text(start + width / 2, place, text[0], ha="center", va="center", fontsize=8)
             start += width
