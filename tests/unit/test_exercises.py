@@ -27,6 +27,7 @@ from course_utils.data import cleaning, filtering, packing
 from course_utils.data.corpus import COLUMNS, Location
 from course_utils.evaluation.code_eval import estimate_pass_at_k
 from course_utils.exercises import all_exercises, comparing, reveal, show, solution
+from course_utils.models.decoding import next_token_probabilities
 from course_utils.models.generation import first_block
 from course_utils.training import heldout, losses, optimization
 
@@ -42,7 +43,8 @@ def check(exercise_id, answer, measured=None):
 
 TO_WRITE = [id for id, exercise in all_exercises().items() if exercise.examine is None]
 # What the open exercises ask for: 05.own_loss a function, the others what the solution returns.
-VALUES = ["04.own_corpus", "05.own_log", "07.problem"]  # 06.sentences trains: tests/distributed/test_finetuning.py
+# 06.sentences trains: tests/distributed/test_finetuning.py
+VALUES = ["04.own_corpus", "05.own_log", "07.problem", "08.asserts", "08.problem"]
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +159,12 @@ WRONG = [
     ("07.calibration_error", lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / 9, r"r\(\["),
     ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
     ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 10)), r"1\.0"),
+    ("08.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"top_p\(\["),
+    ("08.top_p", lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"top_p\(\["),
+    ("08.top_p", lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p], r"\(\[0\.1, 0\.6"),
+    ("08.pass_at_k", lambda n, c, k: c / n, r"pass_at_k\(10, 3, 5\)"),
+    ("08.pass_at_k", lambda n, c, k: 1 - math.comb(c, k) / math.comb(n, k), r"pass_at_k\(10, 3, 5"),
+    ("08.pass_at_k", lambda n, c, k: 1.0 if c else 0.0, r"expected  0\.91"),
     ("09.attention_weights", lambda scores: [[*softmax(r[:i]), *r[i:]] for i, r in enumerate(scores)], "my_attention"),
     ("09.attention_weights", lambda scores: [softmax(row[: i + 1]) for i, row in enumerate(scores)], "expected .*0.0"),
     ("09.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"my_top_p\(\["),
@@ -204,6 +212,11 @@ def keytoken_weighted(labels, logits):
     return losses.keytoken_weighted_loss(labels, logits, losses.keytoken_ids(artifacts.code_tokenizer(None)))
 
 
+def kept_by_the_package(probabilities, p):
+    kept = next_token_probabilities(torch.tensor([probabilities]).log(), top_p=p)[0]
+    return kept.argsort(descending=True, stable=True)[: kept.count_nonzero()]
+
+
 FEW_LETTERS = [rule for rule in cleaning.RULES if rule.name == "few letters"]
 # The course's own functions, other libraries, and what a check must accept: arrays, tensors, tuples, other algorithms.
 RIGHT = [
@@ -222,6 +235,8 @@ RIGHT = [
     ("06.f1", lambda p, r: f1_score(r, p, zero_division=0)),
     ("07.pass_at_k", estimate_pass_at_k),
     ("07.calibration_error", lambda s, h: bins(s, h, lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10))),
+    ("08.top_p", kept_by_the_package),
+    ("08.pass_at_k", estimate_pass_at_k),
     ("09.attention_weights", lambda s: (torch.tensor(s) + torch.full([len(s)] * 2, -torch.inf).triu(1)).softmax(-1)),
     ("09.parameters", count_of_transformers),
 ]  # fmt: skip
@@ -456,7 +471,40 @@ FAULTY = [
     ("07.problem", {"test": "def check(candidate):\n    candidate(1)\n"}, "returns None passes, too"),
     ("07.problem", {"test": "assert double(1) == 2\n"}, "defines no check"),
     ("07.problem", {"entry_point": "twice"}, "do not define the entry_point 'twice'"),
+    ("08.asserts", 3, "Give the test as text"),
+    ("08.asserts", "def check(candidate):\n    candidate(2 3)\n", "is not Python"),
+    ("08.asserts", "def check(candidate):\n    assert 1\n", "never calls the program"),
+    ("08.asserts", "def check(candidate):\n    assert candidate([1, 2]) == 1\n", r"right solution fails.*gave 1\.5"),
+    ("08.asserts", "def check(candidate):\n    assert candidate([3, 1, 2]) == 2\n", r"one of two.*\[1, 2\]"),
+    ("08.asserts", "def check(candidate):\n    assert candidate([3, 1, 2, 4]) == 2.5\n", r"mean.*\[1, 2, 9\]"),
+    ("08.problem", {"canonical_solution": " 2 * number + 1\n"}, "own solution"),
+    ("08.problem", {"test": "def check(candidate):\n    candidate(1)\n"}, "returns None passes, too"),
+    ("08.problem", {"test": "assert double(1) == 2\n"}, "defines no check"),
+    ("08.problem", {"entry_point": "twice"}, "do not define the entry_point 'twice'"),
 ]  # fmt: skip
+
+
+READINGS = [
+    ("-2.1, -1.8", "Give two numbers"),
+    ((2.1, 1.8), "are negative"),
+    ((-1.8, -2.1), "wrong order"),
+    ((-0.6, -1.8), r"-0\.60 is too high for the dotted path: add the four edges"),
+    ((-2.1, -2.1), r"-2\.10 is too low for the best path"),
+]
+
+
+def test_sums_that_are_read_from_the_beam_tree(capsys):
+    assert check("08.beam", [-2.12, -1.77], (-2.1, -1.8)) is True
+    assert check("08.beam", None, (-2.1, -1.8)) is None
+    for answer, finding in READINGS:
+        assert check("08.beam", answer, (-2.1, -1.8)) is False
+        assert re.search(finding, capsys.readouterr().out)
+    assert exercises.check("08.beam", (0, 0), (-2.1, -1.8)) == (-2.1, -1.8)
+
+
+def test_bug_cells_as_the_notebook_shows_them_are_not_tried_yet(capsys):
+    assert check("08.top_p", all_exercises()["08.top_p"].bug) is None
+    assert check("08.asserts", "def check(candidate):\n    assert candidate([1, 2, 3]) == 2") is None
 
 
 @pytest.mark.parametrize(("exercise_id", "answer", "finding"), FAULTY)
