@@ -81,7 +81,10 @@ def my_reading(edges_of_greedy, edges_of_best):
 
 _MEDIAN = {
     "task_id": "08.asserts",
-    "prompt": 'def median(values):\n    """Return the middle of the sorted values; of two middle ones, their mean."""\n',
+    "prompt": (
+        "def median(values):\n"
+        '    """Return the middle of the sorted values, or the mean of the two middle ones."""\n'
+    ),
     "entry_point": "median",
     "canonical_solution": (
         "    values, half = sorted(values), len(values) // 2\n"

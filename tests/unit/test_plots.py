@@ -35,3 +35,12 @@ def test_seven_curves_differ_in_colour_and_marker():
     _, axes = plots._axes("x", "y")
     plots._draw(axes, SEVEN)
     assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 7
+
+
+def test_a_graph_is_a_picture_with_its_text():
+    nodes = {"a": (0, 0, "start"), "b": (1, 0, ""), "c": (1, 1, "end")}
+    kinds = ("arrow", "kept", "dropped", "dotted")
+    edges = [("a", end, text, kind) for end in "bc" for text, kind in zip(("-0.5", "", "x", ""), kinds, strict=True)]
+    picture = plots.graph(nodes, edges, alt="two <ends>")
+    assert 'alt="two &lt;ends&gt;"' in picture.html
+    assert picture.text == "[figure: two <ends>]"
