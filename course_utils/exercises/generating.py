@@ -82,8 +82,7 @@ def my_reading(edges_of_greedy, edges_of_best):
 _MEDIAN = {
     "task_id": "08.asserts",
     "prompt": (
-        "def median(values):\n"
-        '    """Return the middle of the sorted values, or the mean of the two middle ones."""\n'
+        'def median(values):\n    """Return the middle of the sorted values, or the mean of the two middle ones."""\n'
     ),
     "entry_point": "median",
     "canonical_solution": (
