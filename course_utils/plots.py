@@ -1,14 +1,18 @@
 """The few kinds of figure the course draws: labelled, colour-blind safe, with alternative text.
 
-Charts are shown at once. Pictures (`spans`, `strips`, `frames`) are returned; a cell shows the one it ends with.
+Charts are shown at once. Pictures (`spans`, `strips`, `graph`, `frames`, `widget`) are returned; a cell shows the one
+it ends with.
 """
 
 import base64
 import hashlib
 import html
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from IPython.display import display
@@ -240,6 +244,38 @@ def _fill(kind: int | str) -> dict[str, str]:
     return {"facecolor": "black" if kind == "end" else TINTS[kind]}
 
 
+# The lines of a graph, by kind.
+_LINES = {
+    "arrow": {"arrowstyle": "->", "color": COLOURS[0]},
+    "kept": {"arrowstyle": "-", "color": "#1a1a1a", "linewidth": 1.6},
+    "dropped": {"arrowstyle": "-", "color": "#bbbbbb"},
+    "dotted": {"arrowstyle": "-", "color": COLOURS[3], "linewidth": 2.4, "linestyle": ":"},
+}
+
+
+def graph(
+    nodes: Mapping[Hashable, tuple[float, float, str]], edges: Sequence[tuple], *, alt: str, height: float = 3.4
+) -> Picture:
+    """Return texts in boxes, joined by lines; a node is (x, y downwards, text), an empty text is a bare point.
+
+    An edge is (from, to, text, kind) with the kind "arrow", "kept", "dropped" or "dotted".
+    """
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "#999999"}
+    for start, end, text, kind in edges:
+        (x0, y0, _), (x1, y1, _) = nodes[start], nodes[end]
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"shrinkA": 0, "shrinkB": 0, **_LINES[kind]}, zorder=1)
+        place = {"ha": "center", "va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}}
+        axes.text(x0 + 0.55 * (x1 - x0), y0 + 0.55 * (y1 - y0), text, fontsize=7, zorder=2, **(place if text else {}))
+    for x, y, text in nodes.values():
+        axes.text(x, y, text, ha="center", va="center", fontsize=8, zorder=3, bbox=box if text else None)
+    xs, ys, _ = zip(*nodes.values(), strict=True)
+    axes.set(xlim=(min(xs) - 0.3, max(xs) + 0.3), ylim=(max(ys) + 0.5, min(ys) - 0.5))
+    return Picture(_image(figure, alt), f"[figure: {alt}]")
+
+
 def frames(pages: Mapping[str, Picture], *, label: str, alt: str, start: int = 0) -> Picture:
     """Return pages with a slider that chooses one by its name; without scripts, page number `start` is there."""
     names, bodies = list(map(_escaped, pages)), [page.html for page in pages.values()]
@@ -258,6 +294,16 @@ def frames(pages: Mapping[str, Picture], *, label: str, alt: str, start: int = 0
   }};
 }})();</script>"""
     return Picture(shown, "\n\n".join(f"{label}: {name}\n{page.text}" for name, page in pages.items()))
+
+
+def widget(name: str, data: Any, *, still: Picture, alt: str) -> Picture:
+    """Return the page `widgets/<name>.html`, which computes in the browser; without scripts, `still` is there."""
+    page = (Path(__file__).parent / "widgets" / f"{name}.html").read_text(encoding="utf-8")
+    text = json.dumps(data).replace("<", "\\u003c")  # no data can end the script
+    root = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    for mark, value in {"@root@": root, "@alt@": _escaped(alt), "@still@": still.html, "@data@": text}.items():
+        page = page.replace(mark, value)
+    return Picture(page, f"{alt}\n{still.text}")
 
 
 def _escaped(text: str) -> str:

@@ -105,3 +105,12 @@ def test_frames_hold_every_page_and_show_one():
     assert picture.html.count("http") == 0
     again, other = (plots.frames(pages, label=label, alt="x") for label in ('the "number"', "another"))
     assert parsed(again).div["id"] == root["id"] != parsed(other).div["id"]
+
+
+def test_a_graph_is_a_picture_with_its_text():
+    nodes = {"a": (0, 0, "start"), "b": (1, 0, ""), "c": (1, 1, "end")}
+    kinds = ("arrow", "kept", "dropped", "dotted")
+    edges = [("a", end, text, kind) for end in "bc" for text, kind in zip(("-0.5", "", "x", ""), kinds, strict=True)]
+    picture = plots.graph(nodes, edges, alt="two <ends>")
+    assert 'alt="two &lt;ends&gt;"' in picture.html
+    assert picture.text == "[figure: two <ends>]"
