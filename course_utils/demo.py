@@ -17,7 +17,7 @@ except ImportError as error:
 
 from course_utils import artifacts
 from course_utils.data.tokenization import load_tokenizer
-from course_utils.evaluation.surprise import surprise_html, token_surprise
+from course_utils.evaluation.surprise import surprise_picture, token_surprise
 from course_utils.models.causal import context_length, count_parameters
 from course_utils.models.generation import stream_completions
 from course_utils.models.prompts import BLOG_PROMPTS, BOOK_PROMPTS, TUTORIAL_PROMPTS
@@ -120,7 +120,7 @@ def complete(
 
 def highlight(model: Any, tokenizer: Any, code: str) -> str:
     """Return the code as HTML with its surprising tokens marked."""
-    return surprise_html(token_surprise(model, tokenizer, code))
+    return surprise_picture(token_surprise(model, tokenizer, code)).html
 
 
 def launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool) -> None:

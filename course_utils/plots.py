@@ -1,34 +1,46 @@
 """The few kinds of figure the course draws: labelled, colour-blind safe, with alternative text.
 
-Charts are shown at once. Pictures (`spans`, `strips`, `frames`) are returned; a cell shows the one it ends with.
+Charts are shown at once. Pictures (`strips`, `graph`, and those of `pictures`) are returned; a cell shows the one it
+ends with.
 """
 
 import base64
-import hashlib
-import html
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-# Okabe and Ito's palette, which people with any colour vision can tell apart.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+from course_utils.pictures import (  # noqa: F401  (notebooks take the pictures from here, too)
+    COLOURS,
+    HATCHED,
+    TINTS,
+    Picture,
+    chances,
+    escaped,
+    frames,
+    spans,
+    stack,
+    widget,
+)
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-# Fill of the cells and pieces of pictures, by kind: tints of the palette that dark text can stand on, and hatching.
-TINTS = ("#ffffff", "#cfe3f3", "#fbe3b3", "#c9ecdf", "#f6d5bd", "#f3dce9", "#d9eefa", "#e4e4e4")
-HATCHED = "repeating-linear-gradient(45deg,#fff,#fff 3px,#bbb 3px,#bbb 5px)"
-
-Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+Curves = Mapping[str, tuple[Sequence[float], ...]]
 
 
-def lines(series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, log_x=False, log_y=False) -> None:
-    """Draw up to seven named curves, each (x values, y values); `band` is (x, low, high, name), shaded behind them."""
+def lines(
+    series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, diagonal="", log_x=False, log_y=False
+) -> None:
+    """Draw up to seven named curves, each (x values, y values) or (x values, y values, sizes of the points).
+
+    `band` is (x, low, high, name), shaded behind them; `diagonal` names a dashed line where y is x.
+    """
     figure, axes = _axes(x, y)
+    if diagonal:
+        axes.plot([0, 1], [0, 1], "--", color="0.6", label=diagonal)
     if band is not None:
         axes.fill_between(*band[:3], color="0.85", label=band[3])
     _draw(axes, series)
@@ -129,63 +141,6 @@ def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence
     _show(figure, alt)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """Something to look at, as HTML for a notebook and as text for a terminal."""
-
-    html: str
-    text: str
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        return {"text/html": self.html, "text/plain": self.text}
-
-
-def spans(
-    pieces: Sequence[str], *, alt: str, kinds: Sequence[int | str] = (), titles: Sequence[str] = (), legend: str = ""
-) -> Picture:
-    """Return pieces of text side by side, each with a border; spaces and line ends become visible.
-
-    `kinds` gives each its number in `TINTS`, "hatched" or a CSS color (without: two tints in turn); `titles` appear
-    under the mouse; `legend` is HTML above.
-    """
-    kinds = kinds or [1 + 2 * (place % 2) for place in range(len(pieces))]
-    made = []
-    for place, (piece, kind) in enumerate(zip(pieces, kinds, strict=True)):
-        fill = HATCHED if kind == "hatched" else TINTS[kind] if isinstance(kind, int) else kind
-        title = f' title="{_escaped(titles[place])}"' if titles else ""
-        style = f"background:{fill};color:#1a1a1a;border:1px solid #999;border-radius:3px;padding:0 1px"
-        made.append(f'<span style="{style}"{title}>{_visible(piece)}</span>' + "\n" * piece.count("\n"))
-    style = "white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;line-height:1.7;margin:0;color:inherit"
-    pre = f'<pre style="{style}">'
-    figure = f'<figure role="group" aria-label="{_escaped(alt)}" style="margin:0">{legend}{pre}'
-    return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
-
-
-def _visible(piece: str) -> str:
-    return html.escape(piece.replace(" ", "·").replace("\r", "␍").replace("\n", "↵"))
-
-
-def chances(values: Mapping[str, float], *, alt: str, notes: Mapping[str, str] = {}, form: str = "{:.1%}") -> Picture:
-    """Return one bar per piece of text with its probability, true to scale; a note outlines a bar and says why."""
-    bars, lines = [], []
-    for piece, value in values.items():
-        style = f"display:inline-block;height:.8em;width:{max(60 * value, 0.2):.1f}%;background:{COLOURS[0]}"
-        style += f";outline:2px solid {COLOURS[3]}" if piece in notes else ""
-        words = f"{form.format(value)} {notes.get(piece, '')}".rstrip()
-        bars.append(f'<code>{_visible(piece)}</code><span><span style="{style}"></span> {html.escape(words)}</span>')
-        lines.append(f"{piece!r:<16} {words}")
-    grid = "display:grid;grid-template-columns:max-content 1fr;gap:2px 8px"
-    group = f'<div role="group" aria-label="{_escaped(alt)}" style="{grid}">{"".join(bars)}</div>'
-    return Picture(group, "\n".join(lines))
-
-
-def stack(pictures: Mapping[str, Picture], *, alt: str) -> Picture:
-    """Return pictures one below another, each under its title."""
-    parts = (f'<div style="margin:.7em 0 .2em">{html.escape(name)}</div>{p.html}' for name, p in pictures.items())
-    joined = f'<div role="group" aria-label="{_escaped(alt)}">{"".join(parts)}</div>'
-    return Picture(joined, "\n\n".join(f"{name}\n{picture.text}" for name, picture in pictures.items()))
-
-
 def strips(
     rows: Mapping[str, Sequence[tuple]], *, x: str, alt: str, legend: Mapping[int | str, str] = {}, cuts: int = 0
 ) -> Picture:
@@ -220,28 +175,36 @@ def _fill(kind: int | str) -> dict[str, str]:
     return {"facecolor": "black" if kind == "end" else TINTS[kind]}
 
 
-def frames(pages: Mapping[str, Picture], *, label: str, alt: str, start: int = 0) -> Picture:
-    """Return pages with a slider that chooses one by its name; without scripts, page number `start` is there."""
-    names, bodies = list(map(_escaped, pages)), [page.html for page in pages.values()]
-    root = "frames-" + hashlib.sha256("".join([label, *names, *bodies]).encode()).hexdigest()[:12]
-    stored = (f'<template data-name="{name}">{body}</template>' for name, body in zip(names, bodies, strict=True))
-    shown = f"""<div id="{root}" role="group" aria-label="{_escaped(alt)}">
-<label>{_escaped(label)}: <input type="range" min="0" max="{len(names) - 1}" value="{start}" hidden></label>
-<output>{names[start]}</output><div>{bodies[start]}</div>{"".join(stored)}</div>
-<script>(() => {{
-  const root = document.getElementById("{root}"), [input, output] = root.querySelectorAll("input, output");
-  const pages = root.querySelectorAll(":scope > template");
-  input.hidden = false;
-  input.oninput = () => {{
-    output.textContent = pages[input.value].dataset.name;
-    root.querySelector(":scope > div").replaceChildren(pages[input.value].content.cloneNode(true));
-  }};
-}})();</script>"""
-    return Picture(shown, "\n\n".join(f"{label}: {name}\n{page.text}" for name, page in pages.items()))
+# The lines of a graph, by kind.
+_LINES = {
+    "arrow": {"arrowstyle": "->", "color": COLOURS[0]},
+    "kept": {"arrowstyle": "-", "color": "#1a1a1a", "linewidth": 1.6},
+    "dropped": {"arrowstyle": "-", "color": "#bbbbbb"},
+    "dotted": {"arrowstyle": "-", "color": COLOURS[3], "linewidth": 2.4, "linestyle": ":"},
+}
 
 
-def _escaped(text: str) -> str:
-    return html.escape(text, quote=True)
+def graph(
+    nodes: Mapping[Hashable, tuple[float, float, str]], edges: Sequence[tuple], *, alt: str, height: float = 3.4
+) -> Picture:
+    """Return texts in boxes, joined by lines; a node is (x, y downwards, text), an empty text is a bare point.
+
+    An edge is (from, to, text, kind) with the kind "arrow", "kept", "dropped" or "dotted".
+    """
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "#999999"}
+    for start, end, text, kind in edges:
+        (x0, y0, _), (x1, y1, _) = nodes[start], nodes[end]
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops={"shrinkA": 0, "shrinkB": 0, **_LINES[kind]}, zorder=1)
+        place = {"ha": "center", "va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}}
+        axes.text(x0 + 0.55 * (x1 - x0), y0 + 0.55 * (y1 - y0), text, fontsize=7, zorder=2, **(place if text else {}))
+    for x, y, text in nodes.values():
+        axes.text(x, y, text, ha="center", va="center", fontsize=8, zorder=3, bbox=box if text else None)
+    xs, ys, _ = zip(*nodes.values(), strict=True)
+    axes.set(xlim=(min(xs) - 0.3, max(xs) + 0.3), ylim=(max(ys) + 0.5, min(ys) - 0.5))
+    return Picture(_image(figure, alt), f"[figure: {alt}]")
 
 
 def _axes(x: str, y: str, height: float = 3.4):
@@ -254,8 +217,10 @@ def _axes(x: str, y: str, height: float = 3.4):
 
 def _draw(axes, series: Curves) -> None:
     axes.set_prop_cycle(color=COLOURS, marker=MARKERS)
-    for name, (xs, ys) in series.items():
-        axes.plot(xs, ys, markersize=4, label=name)
+    for name, (xs, ys, *sizes) in series.items():
+        (curve,) = axes.plot(xs, ys, markersize=4, label=name)
+        for areas in sizes:
+            axes.scatter(xs, ys, areas, color=curve.get_color(), marker=curve.get_marker())
     axes.legend(frameon=False)
 
 
@@ -268,4 +233,4 @@ def _image(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" alt="{_escaped(alt)}" style="max-width:100%">'
+    return f'<img src="data:image/png;base64,{data}" alt="{escaped(alt)}" style="max-width:100%">'

@@ -4,5 +4,5 @@ from course_utils.evaluation.metrics import share_interval
 from course_utils.evaluation.planted_bugs import bug_ranks, plant_bugs, ranking_score
 from course_utils.evaluation.problems import load_problems
 from course_utils.evaluation.quality import score_documents
-from course_utils.evaluation.surprise import show_surprise, surprise_text, token_surprise
+from course_utils.evaluation.surprise import surprise_picture, token_surprise
 from course_utils.evaluation.tasks import judge, load_tasks, score_tasks

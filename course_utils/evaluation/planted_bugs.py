@@ -137,17 +137,21 @@ def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]
     """Rank every planted bug among all tokens of its file by surprise, in one row.
 
     Columns: kind; tokens of the bug's span and others; bits and original_bits, the highest surprise of the span with
-    the bug and without; share of the others that are more surprising than the bug, where ties count half.
+    the bug and without; share and original_share of the others that are more surprising, where ties count half.
     """
     surprise = functools.cache(lambda source: token_surprise(model, tokenizer, source))
     rows = []
     for bug in bugs:
         inside, outside = _split(surprise(bug.source), bug.start, bug.end)
-        before, _ = _split(surprise(bug.original_source), bug.start, bug.start + len(bug.original))
-        worst = max(inside)
-        share = sum((bits > worst) + (bits == worst) / 2 for bits in outside) / max(1, len(outside))
-        rows.append((bug.kind, len(inside), len(outside), worst, max(before), share))
-    return pd.DataFrame(rows, columns=["kind", "tokens", "others", "bits", "original_bits", "share"])
+        before, around = _split(surprise(bug.original_source), bug.start, bug.start + len(bug.original))
+        shares = (_share_above(max(inside), outside), _share_above(max(before), around))
+        rows.append((bug.kind, len(inside), len(outside), max(inside), max(before), *shares))
+    columns = ["kind", "tokens", "others", "bits", "original_bits", "share", "original_share"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _share_above(bits: float, others: Sequence[float]) -> float:
+    return sum((other > bits) + (other == bits) / 2 for other in others) / max(1, len(others))
 
 
 def _split(tokens: Sequence[Token], start: int, end: int) -> tuple[list[float], list[float]]:

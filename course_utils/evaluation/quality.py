@@ -23,19 +23,21 @@ def score_documents(
 ) -> pd.DataFrame:
     """Return one row per token of the documents (columns repo_name and content), each cut to `max_characters`.
 
-    `kind` is that of the Python token, `confidence` the probability of the most likely token, `hit` whether that was
-    right. Sums of bits over sums of bytes are bits per byte; means of bits are losses in bits per token.
+    `document` is a document's number, `kind` that of the Python token, `confidence` the probability of the most likely
+    token, `hit` whether that was right. Sums of bits over sums of bytes are bits per byte; means of bits are losses in
+    bits per token.
     """
     rows = []
-    for document in tqdm(documents, unit=" documents"):
+    for number, document in enumerate(tqdm(documents, unit=" documents")):
         text = document["content"][:max_characters]
         kinds = character_kinds(text)
         for token in token_surprise(model, tokenizer, text) if text else ():
             first = len(token.text) - len(token.text.lstrip())  # a leading space says nothing about the token's kind
             kind = WHITE_SPACE if first == len(token.text) else kinds[token.start + first]
             size, hit = len(token.text.encode()), token.text == token.expected
-            rows.append((document["repo_name"], token.text, kind, token.bits, size, token.probability, hit))
-    return pd.DataFrame(rows, columns=["project", "text", "kind", "bits", "num_bytes", "confidence", "hit"])
+            rows.append((number, document["repo_name"], token.text, kind, token.bits, size, token.probability, hit))
+    columns = ["document", "project", "text", "kind", "bits", "num_bytes", "confidence", "hit"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def character_kinds(source: str) -> list[str]:

@@ -3,17 +3,17 @@
 A bug is often a place where the text differs from what the model expects; `planted_bugs` measures how often.
 """
 
-import html
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from IPython.display import display
 from transformers import PreTrainedModel
 
+from course_utils import plots
+
 LONGEST_WINDOW = 1024  # tokens; a window's logits are window x vocabulary numbers
-MOST_BITS = 12.0  # where the colors end: a probability of 1 in 4096
+STEPS = (0, 3, 6, 9, 12)  # bits in the legend of the colors, which end there: a probability of 1 in 4096
 
 
 class Token(NamedTuple):
@@ -82,18 +82,18 @@ def _cover(tokenizer: Any, text: str, offsets: Sequence[tuple[int, int]], scores
     ]
 
 
-def surprise_html(tokens: Sequence[Token]) -> str:
-    """Return the text as HTML: the more surprising, the more orange; above 12 bits underlined; details on hovering."""
-    steps = [f'<span style="{_style(MOST_BITS * i / 4)}">&nbsp;{MOST_BITS * i / 4:.0f}&nbsp;</span>' for i in range(5)]
+def surprise_picture(tokens: Sequence[Token], name: str = "the model") -> plots.Picture:
+    """Return a text in the shades of its surprise to `name`, details under the mouse; in a terminal, where it is most.
+
+    Above 12 bits the text is underlined: "very surprising" must not be shown by a color alone.
+    """
+    steps = (f'<span style="background:{_shade(bits)};color:#1a1a1a">&nbsp;{bits:.0f}&nbsp;</span>' for bits in STEPS)
     legend = f'<figcaption style="font-size:85%;margin:.3em 0">surprise in bits: {"".join(steps)} or more</figcaption>'
-    box = "padding:.6em;background:#ffffff;color:#1a1a1a;border:1px solid #c8c8c8;border-radius:4px"
-    code = "".join(
-        f'<span style="{_style(t.bits, t.text)}" title="{_escaped(t.details)}">{_escaped(t.text)}</span>'
-        for t in tokens
-    )
-    pre = f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5;margin:0;{box}">{code}</pre>'
-    label = "Code, coloured by how surprising it is to the model"
-    return f'<figure role="group" aria-label="{label}" style="margin:0">{legend}{pre}</figure>'
+    pieces, kinds, titles = zip(*((token.text, _shade(token.bits), token.details) for token in tokens), strict=True)
+    top = max(tokens, key=lambda token: token.bits)
+    alt = f"Code, colored by how surprising it is to {name}; most of all {top.text.strip()!r}: {top.details}."
+    picture = plots.spans(pieces, kinds=kinds, titles=titles, legend=legend, alt=alt, plain=True)
+    return plots.Picture(picture.html, surprise_text(tokens))
 
 
 def surprise_text(tokens: Sequence[Token], most: int = 10) -> str:
@@ -104,21 +104,8 @@ def surprise_text(tokens: Sequence[Token], most: int = 10) -> str:
     return "\n".join(["The most surprising tokens:", *rows])
 
 
-def show_surprise(tokens: Sequence[Token]) -> None:
-    """Show a text with its surprising tokens marked in a notebook, or list them in a terminal."""
-    display({"text/html": surprise_html(tokens), "text/plain": surprise_text(tokens)}, raw=True)
-
-
-def _style(bits: float, text: str = "") -> str:
-    part = min(bits / MOST_BITS, 1.0)
-    # Okabe and Ito's orange; dark text on it has a contrast of 8 : 1.
-    red, green, blue = (round(255 + part * (value - 255)) for value in (230, 159, 0))
-    # A line end has no width of its own, so it gets some; "very surprising" must not be shown by a color alone.
-    line_end = "padding-left:.5em;" if text[:1] in ("\n", "\r") else ""
-    mark = "text-decoration:underline;" if part == 1.0 else ""
-    return f"{line_end}{mark}background:#{red:02x}{green:02x}{blue:02x};color:#1a1a1a"  # both: for dark themes, too
-
-
-def _escaped(text: str) -> str:
-    # A page's reader would turn a carriage return into a line feed, and a zero character into nothing.
-    return html.escape(text, quote=True).replace("\r", "&#13;").replace("\0", "\N{SYMBOL FOR NULL}")
+def _shade(bits: float) -> str:
+    """Return CSS: the more bits, the more of Okabe and Ito's orange; dark text on it has a contrast of 8 : 1."""
+    part = min(bits / STEPS[-1], 1.0)
+    color = "".join(f"{round(255 + part * (value - 255)):02x}" for value in (230, 159, 0))
+    return f"#{color};text-decoration:underline" if part == 1.0 else f"#{color}"

@@ -1,73 +1,99 @@
-"""Exercises of notebook 07: pass@k, calibration, a programming problem of your own."""
+"""Exercises of notebook 07: comparing models, calibration, softer probabilities, bugs found by eye."""
 
-from course_utils.evaluation.problems import check_problem
-from course_utils.exercises.exercise import exercise
-from course_utils.sandbox.running import run_problem
+from course_utils.exercises.exercise import NOT_TRIED, exercise
 
 # Well inside their groups: 0.6 lies below `np.linspace(0, 1, 11)[6]`, and on 6 / 10.
 _CONFIDENCES = (0.0, 0.05, 0.17, 0.24, 0.38, 0.42, 0.55, 0.63, 0.71, 0.79, 0.88, 0.92, 0.96, 1.0)
+_BUGS = {1: (6, "a wrong name"), 2: (6, "two arguments that changed places"), 3: (5, "a wrong operator")}
+
+
+def _by_perplexity(a, b):
+    return a if 2 ** (a[0] / a[1]) < 2 ** (b[0] / b[1]) else b
 
 
 @exercise(
-    "07.pass_at_k",
-    "k different candidates are drawn, none of them twice. `math.comb(n, k)` counts the ways to draw them.",
-    "How many of these draws contain only wrong candidates? There are n - c wrong ones.",
-    "pass@k is 1 minus the share of draws that are all wrong. If fewer than k are wrong, there are none.",
-    examples=[(4, 1, 2), (10, 3, 5), (5, 4, 2), (5, 0, 1)],
-    random_inputs=lambda rng: (n := rng.randint(1, 8), rng.randint(0, n), rng.randint(1, n)),
-    mistakes={0: lambda n, c, k: 1 - (1 - c / n) ** k, 2: lambda n, c, k: 1 - my_pass_at_k(n, c, k)},
+    "07.better",
+    "A model whose tokens are short has less to guess per token, and more tokens. Which length is the same for both?",
+    "Total bits grow with the text: b may have read twice as much. Divide by the length of the text.",
+    "Fewer bits per byte are better.",
+    examples=[((300, 100, 250), (200, 100, 100)), ((400, 100, 400), (300, 100, 200))],
+    random_inputs=lambda rng: (
+        (rng.randint(1, 90), rng.randint(5, 9), rng.choice([10, 20])),
+        (rng.randint(1, 90) + 0.25, rng.randint(5, 9), rng.choice([10, 20])),  # a quarter: never equally good
+    ),
+    mistakes={1: lambda a, b: a if a[0] < b[0] else b, 2: lambda a, b: a if a[0] / a[2] > b[0] / b[2] else b},
+    bug=_by_perplexity,
 )
-def my_pass_at_k(n, c, k):
-    import math
+def better(a, b):
+    return a if a[0] / a[2] < b[0] / b[2] else b
 
-    all_wrong = math.comb(n - c, k)  # choices of k candidates without a right one; 0 if fewer than k are wrong
-    return 1 - all_wrong / math.comb(n, k)
+
+def _groups(confidences, hits, last):
+    groups = {}
+    for confidence, hit in zip(confidences, hits, strict=True):
+        groups.setdefault(min(int(confidence * 10), last), []).append(confidence - hit)
+    return groups.values()
 
 
 @exercise(
     "07.calibration_error",
-    "Sort the answers into ten groups by `min(int(confidence * 10), 9)`; 1.0 belongs to the last one.",
+    "Sort the answers into ten groups by `min(int(confidence * 10), 9)`, and take one gap per group.",
     "The gap of a group is the distance between its mean confidence and its share of hits.",
-    "Weight each gap by the group's share of all answers: sum(len(group) * gap) / len(confidences).",
-    examples=[([0.95, 0.85, 0.85], [1, 1, 0]), ([0.55, 0.55], [0, 1]), ([1.0], [1])],
+    "Weight each gap by the size of its group. In a plain mean, a group of one counts like a group of 90.",
+    "`int(1.0 * 10)` is 10, an eleventh group. The last of the ten includes 1.0.",
+    examples=[([0.95, 0.85, 0.85], [1, 1, 0]), ([0.55, 0.55], [0, 1]), ([1.0, 0.95], [1, 0])],
     random_inputs=lambda rng: (rng.choices(_CONFIDENCES, k=(n := rng.randint(1, 4))), rng.choices([0, 1], k=n)),
-    mistakes={0: lambda confidences, hits: abs(sum(confidences) - sum(hits)) / len(hits)},
+    mistakes={
+        0: lambda sure, hits: abs(sum(sure) - sum(hits)) / len(hits),
+        2: lambda sure, hits: sum(abs(sum(g)) / len(g) for g in _groups(sure, hits, 9)) / len(_groups(sure, hits, 9)),
+        3: lambda sure, hits: sum(abs(sum(g)) for g in _groups(sure, hits, 10)) / len(sure),
+    },
 )
-def my_calibration_error(confidences, hits):
-    gaps = [[] for _ in range(10)]
+def calibration_error(confidences, hits):
+    groups = [[] for _ in range(10)]
     for confidence, hit in zip(confidences, hits, strict=True):
-        gaps[min(int(confidence * 10), 9)].append(confidence - hit)
+        groups[min(int(confidence * 10), 9)].append(confidence - hit)
     # The mean gap of a group times its size is the sum of its gaps.
-    return sum(abs(sum(group)) for group in gaps) / len(confidences)
+    return sum(abs(sum(group)) for group in groups) / len(confidences)
 
 
-def _problem(value: object) -> str:
-    """Return what keeps a programming problem from being usable: its columns, its test, or what the test lets pass."""
-    if not isinstance(value, dict):
-        return "Give a dictionary with the keys task_id, prompt, entry_point, canonical_solution and test."
-    try:
-        check_problem(value)
-    except ValueError as error:
-        return str(error)
-    solved = run_problem(value, value["canonical_solution"])
-    if solved.outcome != "passed":
-        return f"Your own solution does not pass: {solved.outcome}. {solved.detail}"
-    if run_problem(value, "\n    return None\n").outcome == "passed":
-        return "A function that returns None passes, too: the test needs asserts that it fails."
+_SOFTER = {"hits": "same", "confidence": "down", "bits per byte": "up"}
+_WHY = {
+    "hits": "the first guess is the token with the largest logit. Which one is the largest after dividing?",
+    "confidence": "softmax turns differences between logits into ratios. What happens to the differences?",
+    "bits per byte": "the probability of the right token changes, too. Was it too high before, or about right?",
+}
+
+
+def _softer_fault(answer, measured=_SOFTER):
+    """Return the first part of a prediction that is not what was measured."""
+    if not isinstance(answer, dict) or answer.keys() != _WHY.keys():
+        return f"Give a dictionary with the keys {', '.join(_WHY)}."
+    if not any(answer.values()):
+        return NOT_TRIED
+    if unknown := [value for value in answer.values() if value not in ("up", "down", "same")]:
+        return f"{unknown[0]!r} is none of 'up', 'down', 'same'."
+    wrong = (f"{name} is not {answer[name]!r}: {why}" for name, why in _WHY.items() if answer[name] != measured[name])
+    return next(wrong, "")
+
+
+@exercise("07.softer", *(f"{name}: {why}" for name, why in _WHY.items()), examine=_softer_fault)
+def softer():
+    return {"hits": "same", "confidence": "down", "bits per byte": "up"}
+
+
+def _bugs_fault(answer):
+    """Return which script was misread, and what kind of bug it has."""
+    if not isinstance(answer, list | tuple) or len(answer) != len(_BUGS):
+        return "Give a list of three line numbers, one per script."
+    if all(line is None for line in answer):
+        return NOT_TRIED
+    for given, (script, (line, kind)) in zip(answer, _BUGS.items(), strict=True):
+        if given != line:
+            return f"Script {script}: not line {given}. Look for {kind}."
     return ""
 
 
-@exercise(
-    "07.problem",
-    "`prompt` ends after the docstring; `canonical_solution` continues there, indented by four spaces.",
-    "`test` is source code: def check(candidate): with asserts that call `candidate`.",
-    examine=_problem,
-)
-def my_problem():
-    return {
-        "task_id": "mine/0",
-        "prompt": 'def double(number):\n    """Return twice the number."""\n',
-        "entry_point": "double",
-        "canonical_solution": "    return 2 * number\n",
-        "test": "def check(candidate):\n    assert candidate(4) == 8\n    assert candidate(0) == 0\n",
-    }
+@exercise("07.bugs", "Say for each line what it should do, then read what it does.", examine=_bugs_fault)
+def bugs():
+    return [6, 6, 5]

@@ -30,6 +30,7 @@ from course_utils.evaluation.code_eval import estimate_pass_at_k
 from course_utils.exercises import all_exercises, comparing, reveal, show, solution, start
 from course_utils.exercises import tokenizer as bpe
 from course_utils.exercises.exercise import NOT_TRIED, Exercise
+from course_utils.models.decoding import next_token_probabilities
 from course_utils.models.generation import first_block
 from course_utils.say import say
 from course_utils.training import heldout, losses, optimization
@@ -44,8 +45,8 @@ def check(exercise_id, answer, measured=None):
 
 
 TO_WRITE = [id for id, exercise in all_exercises().items() if exercise.examine is None]
-# What the open exercises ask for: 05.own_loss a function, the others what the solution returns.
-VALUES = ["04.own_corpus", "07.problem"]  # 06.sentences trains: tests/distributed/test_finetuning.py
+# What open exercises ask for: 05.own_loss a function, these a value; 06.sentences trains, in tests/distributed.
+VALUES = ["04.own_corpus", "07.softer", "07.bugs", "08.asserts", "08.problem"]
 
 
 @pytest.fixture(autouse=True)
@@ -184,12 +185,18 @@ WRONG = [
     ("06.share_padded", lambda lengths, size: sum(lengths) / cells(lengths, size, len), r"share_padded\(\["),
     ("06.share_padded", lambda lengths, size: 1 - sum(lengths) / cells(lengths, size, lambda rows: size), "cted  0"),
     ("06.share_padded", lambda lengths, size: sum(max(lengths) - n for n in lengths) / sum(lengths), r"padded\("),
-    ("07.pass_at_k", lambda n, c, k: c / n, r"my_pass_at_k\(4, 1, 2\)"),
-    ("07.pass_at_k", lambda n, c, k: 1 - math.comb(c, k) / math.comb(n, k), r"my_pass_at_k\("),
-    ("07.pass_at_k", lambda n, c, k: 1.0 if c else 0.0, r"expected  0\.5"),
+    ("07.better", lambda a, b: a if a[0] / a[2] * a[1] < b[0] / b[2] * b[1] else b, r"better\(\("),
+    ("07.better", lambda a, b: a if a[2] / a[1] > b[2] / b[1] else b, r"better\(\("),
+    ("07.better", lambda a, b: min(a, b), r"better\(\("),
+    ("07.better", lambda a, b: a[0] / a[2] < b[0] / b[2], "type bool; the type tuple is expected"),
     ("07.calibration_error", lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / 9, r"r\(\["),
     ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
-    ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 10)), r"1\.0"),
+    ("08.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"top_p\(\["),
+    ("08.top_p", lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"top_p\(\["),
+    ("08.top_p", lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p], r"\(\[0\.1, 0\.6"),
+    ("08.pass_at_k", lambda n, c, k: c / n, r"pass_at_k\(10, 3, 5\)"),
+    ("08.pass_at_k", lambda n, c, k: 1 - math.comb(c, k) / math.comb(n, k), r"pass_at_k\(10, 3, 5"),
+    ("08.pass_at_k", lambda n, c, k: 1.0 if c else 0.0, r"expected  0\.91"),
     ("09.attention_weights", lambda scores: [[*softmax(r[:i]), *r[i:]] for i, r in enumerate(scores)], "my_attention"),
     ("09.attention_weights", lambda scores: [softmax(row[: i + 1]) for i, row in enumerate(scores)], "expected .*0.0"),
     ("09.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"my_top_p\(\["),
@@ -243,6 +250,11 @@ def look(row, end):
     return (document[:, None] == document[None, :]).tril()
 
 
+def kept_by_the_package(probabilities, p):
+    kept = next_token_probabilities(torch.tensor([probabilities]).log(), top_p=p)[0]
+    return kept.argsort(descending=True, stable=True)[: kept.count_nonzero()]
+
+
 # The course's own functions, other libraries, and what a check must accept: arrays, tensors, tuples, other algorithms.
 RIGHT = [
     ("00.complete", lambda ids, n, ask: start.complete(ids, n, ask) if n else ()),
@@ -262,8 +274,10 @@ RIGHT = [
     ("05.steps_per_pass", optimization.steps_per_pass),
     *[("05.own_loss", function) for function in (mean_of_rows, focal, keytoken_weighted)],
     ("06.f1", lambda p, r: f1_score(r, p, zero_division=0)),
-    ("07.pass_at_k", estimate_pass_at_k),
+    ("07.better", lambda a, b: min(a, b, key=lambda x: x[0] / x[2])),
     ("07.calibration_error", lambda s, h: bins(s, h, lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10))),
+    ("08.top_p", kept_by_the_package),
+    ("08.pass_at_k", estimate_pass_at_k),
     ("09.attention_weights", lambda s: (torch.tensor(s) + torch.full([len(s)] * 2, -torch.inf).triu(1)).softmax(-1)),
     ("09.parameters", count_of_transformers),
 ]  # fmt: skip
@@ -486,11 +500,35 @@ FAULTY = [
     ("06.sentences", 3, "no metrics of the validation split"),
     ("06.sentences", tuned(0.9, 120), "as the pairs have"),
     ("06.sentences", tuned(0.55, 80), "0.55, hardly above"),
-    ("07.problem", {"canonical_solution": "    return 2 * number + 1\n"}, "own solution"),
-    ("07.problem", {"test": "def check(candidate):\n    candidate(1)\n"}, "returns None passes, too"),
-    ("07.problem", {"test": "assert double(1) == 2\n"}, "defines no check"),
-    ("07.problem", {"entry_point": "twice"}, "do not define the entry_point 'twice'"),
+    ("07.softer", "same", "keys hits, confidence, bits per byte"),
+    ("07.softer", {"hits": "falls", "confidence": "down", "bits per byte": "up"}, "'falls' is none of"),
+    ("07.softer", {"hits": "down", "confidence": "down", "bits per byte": "up"}, "hits is not(?s:.*)largest logit"),
+    ("07.softer", {"hits": "same", "confidence": "up", "bits per byte": "up"}, "confidence is not(?s:.*)differences"),
+    ("07.softer", {"hits": "same", "confidence": "down", "bits per byte": "same"}, "bits per byte is not 'same'"),
+    ("07.bugs", 6, "three line numbers"),
+    ("07.bugs", [5, 6, 5], "Script 1: not line 5. Look for a wrong name"),
+    ("07.bugs", [6, 4, 5], "Script 2: not line 4. Look for two arguments"),
+    ("07.bugs", [6, 6, None], "Script 3: not line None. Look for a wrong operator"),
+    ("08.asserts", 3, "Give the test as text"),
+    ("08.asserts", "def check(candidate):\n    candidate(2 3)\n", "is not Python"),
+    ("08.asserts", "def check(candidate):\n    assert 1\n", "never calls the program"),
+    ("08.asserts", "def check(candidate):\n    assert candidate([1, 2]) == 1\n", r"right solution fails.*gave 1\.5"),
+    ("08.asserts", "def check(candidate):\n    assert candidate([3, 1, 2]) == 2\n", r"one of two.*\[1, 2\]"),
+    ("08.asserts", "def check(candidate):\n    assert candidate([3, 1, 2, 4]) == 2.5\n", r"mean.*\[1, 2, 9\]"),
+    ("08.problem", {"canonical_solution": " 2 * number + 1\n"}, "own solution"),
+    ("08.problem", {"test": "def check(candidate):\n    candidate(1)\n"}, "returns None passes, too"),
+    ("08.problem", {"test": "assert double(1) == 2\n"}, "defines no check"),
+    ("08.problem", {"entry_point": "twice"}, "do not define the entry_point 'twice'"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("exercise_id", "stub"), [
+    ("07.softer", dict.fromkeys(("hits", "confidence", "bits per byte"))), ("07.bugs", [None] * 3),
+    ("08.asserts", "def check(candidate):\n    assert candidate([1, 2, 3]) == 2"),
+])  # fmt: skip
+def test_unfilled_form_is_not_tried(exercise_id, stub, capsys):
+    assert check(exercise_id, stub) is None
+    assert capsys.readouterr().out == f"{exercise_id}: not tried yet\n"
 
 
 @pytest.mark.parametrize(("exercise_id", "answer", "finding"), FAULTY)
@@ -508,6 +546,8 @@ DROPPED = {5: 12, 10: 32}  # documents, by the limit of the rule
 WORK["full"] = SimpleNamespace(minutes=math.nan, parameters=100, tokens=2000)
 # Three vocabularies had 2.0, 2.4 and 2.6 characters per token, and doubling added another 0.12.
 GAINS = [0.4, 0.2, 0.12]
+DOWN = {"hits": "same", "confidence": "down", "bits per byte": "down"}
+SUMS = (-2.1, -1.8)  # of greedy's path, of the best path
 PREDICTED = [
     ("00.surprise", 5, CHANCES, "00.surprise: right"),
     ("00.surprise", 3, CHANCES, "00.surprise: right"),
@@ -542,6 +582,14 @@ PREDICTED = [
     ("02.doubling", -0.1, GAINS, "never stands for less text"),
     ("02.doubling", 0.0, GAINS, "added 0.12 characters per token; you said 0.00"),
     ("02.doubling", "0.1", GAINS, "this is '0.1'"),
+    ("07.softer", DOWN, DOWN, "07.softer: right"),
+    ("07.softer", DOWN, DOWN | {"bits per byte": "up"}, "bits per byte is not 'down'"),
+    ("08.beam", [-2.12, -1.77], SUMS, "08.beam: right"),
+    ("08.beam", "-2.1, -1.8", SUMS, "Give two numbers"),
+    ("08.beam", (2.1, 1.8), SUMS, "are negative"),
+    ("08.beam", (-1.8, -2.1), SUMS, "wrong order"),
+    ("08.beam", (-0.6, -1.8), SUMS, "-0.60 is too high for the dotted path: add the four edges"),
+    ("08.beam", (-2.1, -2.1), SUMS, "-2.10 is too low for the best path"),
 ]
 
 

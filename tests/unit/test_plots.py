@@ -12,6 +12,7 @@ XY = {"x": "x", "y": "y"}
 SEVEN = {str(i): ([1, 10], [3, 4]) for i in range(7)}
 DRAW = {
     "lines": lambda alt: plots.lines(SEVEN, **XY, alt=alt, band=([1, 2], [2, 3], [4, 5], "r"), log_x=True, log_y=True),
+    "diagonal": lambda alt: plots.lines({"a": ([0, 1], [0, 1], [9, 90])}, **XY, alt=alt, diagonal="equal"),
     "losses": lambda alt: plots.plot_losses([0, 0.5, 1], [0, 50, 100], [3, 2, 1], [3, 2.5, 2], alt=alt),
     "bars": lambda alt: plots.bars({"128": 2.1, "256": 4.2}, **XY, alt=alt),
     "groups": lambda alt: plots.bars({"128": {"a": 2, "b": 1}, "256": {"a": 3, "b": 1}}, **XY, alt=alt),
@@ -104,3 +105,12 @@ def test_frames_hold_every_page_and_show_one():
     assert picture.html.count("http") == 0
     again, other = (plots.frames(pages, label=label, alt="x") for label in ('the "number"', "another"))
     assert parsed(again).div["id"] == root["id"] != parsed(other).div["id"]
+
+
+def test_a_graph_is_a_picture_with_its_text():
+    nodes = {"a": (0, 0, "start"), "b": (1, 0, ""), "c": (1, 1, "end")}
+    kinds = ("arrow", "kept", "dropped", "dotted")
+    edges = [("a", end, text, kind) for end in "bc" for text, kind in zip(("-0.5", "", "x", ""), kinds, strict=True)]
+    picture = plots.graph(nodes, edges, alt="two <ends>")
+    assert 'alt="two &lt;ends&gt;"' in picture.html
+    assert picture.text == "[figure: two <ends>]"

@@ -39,6 +39,7 @@ def test_the_table_adds_up_to_the_models_loss_and_the_length_of_the_text(session
         name: len(text[:90].encode()) for name, text in (("a", SOURCE), ("c", SOURCE * 20))
     }
     table = whole[whole["project"] == "a"]
+    assert whole.groupby("project")["document"].unique().map(list).to_dict() == {"a": [0], "c": [2]}
     ids = torch.tensor([[session_tokenizer.eos_token_id, *session_tokenizer(SOURCE)["input_ids"]]])
     with torch.inference_mode():
         output = model(input_ids=ids, labels=ids)  # the loss in nats per predicted token

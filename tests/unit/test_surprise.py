@@ -13,15 +13,13 @@ import torch
 from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
 from tokenizers import processors
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
 from course_utils.evaluation import planted_bugs, surprise
 from course_utils.evaluation.planted_bugs import bug_ranks, plant_bugs, ranking_score
-from course_utils.evaluation.surprise import Token, surprise_html, token_surprise
+from course_utils.evaluation.surprise import Token, surprise_picture, token_surprise
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
 
@@ -118,7 +116,7 @@ ATTACKS = "\n\n x", "\tif a < b:\r\n\tpass\r\n", "<script>alert(1)</script>", "<
 def test_the_text_of_the_page_is_the_source_and_nothing_of_it_is_markup(model, session_tokenizer, text):
     whole = token("<img src=x>&lt;", 9.32, expected='"><b>\n')  # markup within one token
     tokens = [*token_surprise(model, session_tokenizer, text), whole]
-    page = BeautifulSoup(surprise_html(tokens), "html.parser")
+    page = BeautifulSoup(surprise_picture(tokens).html, "html.parser")
     assert page.pre.get_text() == text + whole.text
     assert {tag.name for tag in page.find_all(True)} == {"figure", "figcaption", "pre", "span"}
     assert [span["title"] for span in page.pre.find_all("span")] == [token.details for token in tokens]
@@ -132,7 +130,7 @@ def luminance(colour):
 
 
 def test_colours_grow_darker_with_the_bits_and_the_text_stays_readable():
-    html = surprise_html([token("x", bits) for bits in (0, 3, 6, 9, 12, 50)])
+    html = surprise_picture([token("x", bits) for bits in (0, 3, 6, 9, 12, 50)]).html
     spans = BeautifulSoup(html, "html.parser").pre.find_all("span")
     styles = [dict(part.split(":") for part in span["style"].split(";")) for span in spans]
     light = [luminance(style["background"]) for style in styles]
@@ -143,17 +141,14 @@ def test_colours_grow_darker_with_the_bits_and_the_text_stays_readable():
     assert [("text-decoration" in style) for style in styles] == [False] * 4 + [True] * 2
 
 
-def test_a_notebook_gets_the_page_and_a_terminal_the_most_surprising_lines():
+def test_a_terminal_gets_the_most_surprising_lines_and_a_reader_the_first_of_them():
     tokens = [token("a\n", 1.0), token("b\n", 9.32, start=2), token("c", 5.0, start=4)]
     lines = surprise.surprise_text(tokens, most=2).splitlines()[1:]
     assert lines == [f"line {n}: {tokens[n - 1].text!r}, {tokens[n - 1].details}" for n in (2, 3)]
-    InteractiveShell.instance()
-    with capture_output() as captured:
-        surprise.show_surprise(tokens)
-    InteractiveShell.clear_instance()
-    (output,) = captured.outputs
-    assert output.data["text/html"] == surprise_html(tokens)
-    assert output.data["text/plain"] == surprise.surprise_text(tokens)
+    picture = surprise_picture(tokens, "me")
+    assert picture.text == surprise.surprise_text(tokens)
+    label = BeautifulSoup(picture.html, "html.parser").figure["aria-label"]
+    assert label == f"Code, colored by how surprising it is to me; most of all 'b': {tokens[1].details}."
 
 
 def changes(source, kind):
@@ -207,18 +202,23 @@ def test_line_ends_and_wide_characters_do_not_shift_the_places(end):
     assert changes(source, "wrong operator") == {("+", "-")}
 
 
+def brute_force(tokens, start, end):
+    touching = [t.bits for t in tokens if set(range(t.start, t.end)) & set(range(start, end))]
+    others = [t.bits for t in tokens if not set(range(t.start, t.end)) & set(range(start, end))]
+    above = [(bits > max(touching)) + (bits == max(touching)) / 2 for bits in others]
+    return touching, others, sum(above) / len(above)
+
+
 def test_ranks_are_those_of_brute_force(model, session_tokenizer):
     bugs = plant_bugs(CODE, 5, per_kind=2)
     before = token_surprise(model, session_tokenizer, CODE)
     for bug, rank in zip(bugs, bug_ranks(model, session_tokenizer, bugs).itertuples(), strict=True):
         tokens = token_surprise(model, session_tokenizer, bug.source)
-        touching = [t.bits for t in tokens if set(range(t.start, t.end)) & set(range(bug.start, bug.end))]
-        others = [t.bits for t in tokens if not set(range(t.start, t.end)) & set(range(bug.start, bug.end))]
-        above = [(bits > max(touching)) + (bits == max(touching)) / 2 for bits in others]
-        assert rank.share == pytest.approx(sum(above) / len(above))
+        touching, others, share = brute_force(tokens, bug.start, bug.end)
+        assert rank.share == pytest.approx(share)
         assert (rank.kind, rank.bits, rank.tokens, rank.others) == (bug.kind, max(touching), len(touching), len(others))
-        end = bug.start + len(bug.original)
-        assert rank.original_bits == max(t.bits for t in before if t.end > bug.start and t.start < end)
+        touching, _, share = brute_force(before, bug.start, bug.start + len(bug.original))
+        assert (rank.original_bits, rank.original_share) == (max(touching), pytest.approx(share))
 
 
 def test_ties_are_averaged(model, session_tokenizer):
