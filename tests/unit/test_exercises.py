@@ -157,11 +157,8 @@ WRONG = [
     ("07.calibration_error", lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / 9, r"r\(\["),
     ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
     ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 10)), r"1\.0"),
-    ("09.attention_weights", lambda scores: [[*softmax(r[:i]), *r[i:]] for i, r in enumerate(scores)], "my_attention"),
-    ("09.attention_weights", lambda scores: [softmax(row[: i + 1]) for i, row in enumerate(scores)], "expected .*0.0"),
-    ("09.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"my_top_p\(\["),
-    ("09.top_p", lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"my_top_p\(\["),
-    ("09.top_p", lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p - 1e-9], r"\(\[0\.1, 0\.6"),
+    ("09.leak", lambda T: torch.zeros(T, T, dtype=torch.bool), r"later_places\(2\)|<lambda>|my_later_places"),
+    ("09.leak", lambda T: torch.ones(T, T).triu(1), r"expected  \[\["),
     ("09.parameters", lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 9 * c), r"my_count\(100, 16, 8, 1\)"),
 ]  # fmt: skip
 
@@ -222,7 +219,10 @@ RIGHT = [
     ("06.f1", lambda p, r: f1_score(r, p, zero_division=0)),
     ("07.pass_at_k", estimate_pass_at_k),
     ("07.calibration_error", lambda s, h: bins(s, h, lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10))),
-    ("09.attention_weights", lambda s: (torch.tensor(s) + torch.full([len(s)] * 2, -torch.inf).triu(1)).softmax(-1)),
+    *[(f"09.{name}", all_exercises()[f"09.{name}"].solution) for name in ("attend", "block")],
+    ("09.attend", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
+    ("09.leak", lambda T: [[place > token for place in range(T)] for token in range(T)]),
+    ("09.block", lambda self, x: sum([y := x + self.att(self.norm1(x)), self.ff(self.norm2(y))])),
     ("09.parameters", count_of_transformers),
 ]  # fmt: skip
 
@@ -438,6 +438,15 @@ def tuned(accuracy, answers):
     return SimpleNamespace(metrics={"validation": {"accuracy": accuracy}}, predictions=[0] * answers)
 
 
+def attending(weigh):
+    """Return an attention that makes its weights from the scores, and from where later tokens are, in its own way."""
+    return lambda q, k, v: weigh(q @ k.mT / q.shape[-1] ** 0.5, torch.ones(q.shape[-2], k.shape[-2]).triu(1) > 0) @ v
+
+
+def attended(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 FAULTY = [
     ("05.own_loss", lambda labels, logits: F.cross_entropy(logits.flatten(0, 1), labels.flatten()), "token at t \\+ 1"),
     ("05.own_loss", losses.token_losses, "with one number"),
@@ -456,6 +465,22 @@ FAULTY = [
     ("07.problem", {"test": "def check(candidate):\n    candidate(1)\n"}, "returns None passes, too"),
     ("07.problem", {"test": "assert double(1) == 2\n"}, "defines no check"),
     ("07.problem", {"entry_point": "twice"}, "do not define the entry_point 'twice'"),
+    ("09.attend", 3, "must be a function"),
+    ("09.attend", lambda q, k, v: q @ k.T @ x, "attend gives no result, NameError"),
+    ("09.attend", lambda q, k, v: None, r"shape \(4, 4\).*gave None"),
+    ("09.attend", attending(lambda s, later: s.masked_fill(later, -math.inf).softmax(-2)), "rows of weights sum to"),
+    ("09.attend", attending(lambda s, later: s.softmax(-1).masked_fill(later, 0)), "before the softmax"),
+    ("09.attend", attending(lambda s, later: s.softmax(-1)), "mask is missing or turned"),
+    ("09.attend", attending(lambda s, later: (2 * s).masked_fill(later, -math.inf).softmax(-1)), "divide them by √D"),
+    ("09.attend", attending(lambda s, later: s.masked_fill(~later.mT, -math.inf).softmax(-1)), "has NaN"),
+    ("09.attend", lambda q, k, v: attended(k, q, v), "exchanged"),
+    ("09.attend", lambda q, k, v: attended(q, k, torch.eye(4).double()), "shape"),
+    ("09.block", 3, "must be a function"),
+    ("09.block", lambda self, x: self.ff(self.norm2(self.att(self.norm1(x)))), "it should be x"),
+    ("09.block", lambda self, x: self.norm2(self.ff(y := self.norm1(x + self.att(x))) + y), "before each part"),
+    ("09.block", lambda self, x: x + self.att(self.norm1(x)), "does not depend on self.norm2"),
+    ("09.block", lambda self, x: x + self.att(self.norm1(x)) + self.ff(self.norm2(x)), "reads x itself"),
+    ("09.block", lambda self, x: (y := x + self.ff(self.norm2(x))) + self.att(self.norm1(y)), "the order is norm1"),
 ]  # fmt: skip
 
 
@@ -465,3 +490,17 @@ def test_fault_of_an_open_answer_is_named(exercise_id, answer, finding, tokenize
         answer = all_exercises()[exercise_id].solution() | answer
     assert check(exercise_id, answer) is False
     assert re.search(finding, capsys.readouterr().out)
+
+
+BEFORE = {(0, 0): 0.1, (0, 1): 0.8, (1, 0): 0.7, (1, 1): 0.2}
+LOOKS = {"the token before": BEFORE, "the first token": {(0, 0): 0.05, (0, 1): 0.1, (1, 0): 0.1, (1, 1): 0.71}}
+HEADS = [
+    ((0, 1), "09.previous: right"), ([1, 0], "09.previous: right"), ((1, 1), "gives 71% to the first token"),
+    ((0, 0), "gives 10% to the token before; another gives 80%"), (3, "this is 3"), ((7, 7), "such as (0, 1)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("head", "finding"), HEADS)
+def test_head_is_judged_by_where_it_looks(head, finding, capsys):
+    assert check("09.previous", head, LOOKS) is (": right" in finding)
+    assert finding in capsys.readouterr().out
