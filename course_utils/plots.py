@@ -9,7 +9,7 @@ import hashlib
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from IPython.display import display
@@ -88,11 +88,13 @@ def ranking(values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0
     _show(figure, alt)
 
 
-def histogram(values: Sequence[float], *, x: str, y: str, alt: str) -> None:
-    """Draw how often positive values occur, with bins that are equally wide on a logarithmic axis."""
+def histogram(values: Sequence[float], *, x: str, y: str, alt: str, marks: Sequence[float] = ()) -> None:
+    """Draw how often positive values occur, in bins equally wide on a logarithmic axis; `marks` are dashed lines."""
     figure, axes = _axes(x, y)
     values = [value for value in values if value > 0]
     axes.hist(values, bins=np.geomspace(min(values), max(values) + 1, 40), color=COLOURS[0])
+    for mark in marks:
+        axes.axvline(mark, color=COLOURS[3], linestyle="--")
     axes.set_xscale("log")
     _show(figure, alt)
 
@@ -116,7 +118,8 @@ def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence
     _show(figure, alt)
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True)
+class Picture:
     """Something to look at, as HTML for a notebook and as text for a terminal."""
 
     html: str
@@ -140,11 +143,36 @@ def spans(
         fill = HATCHED if kind == "hatched" else TINTS[kind] if isinstance(kind, int) else kind
         title = f' title="{_escaped(titles[place])}"' if titles else ""
         style = f"background:{fill};color:#1a1a1a;border:1px solid #999;border-radius:3px;padding:0 1px"
-        visible = html.escape(piece.replace(" ", "·").replace("\r", "␍").replace("\n", "↵"))
-        made.append(f'<span style="{style}"{title}>{visible}</span>' + "\n" * piece.count("\n"))
-    pre = '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;margin:0;color:inherit">'
+        made.append(f'<span style="{style}"{title}>{_visible(piece)}</span>' + "\n" * piece.count("\n"))
+    style = "white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;line-height:1.7;margin:0;color:inherit"
+    pre = f'<pre style="{style}">'
     figure = f'<figure role="group" aria-label="{_escaped(alt)}" style="margin:0">{legend}{pre}'
     return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
+
+
+def _visible(piece: str) -> str:
+    return html.escape(piece.replace(" ", "·").replace("\r", "␍").replace("\n", "↵"))
+
+
+def chances(values: Mapping[str, float], *, alt: str, notes: Mapping[str, str] = {}, form: str = "{:.1%}") -> Picture:
+    """Return one bar per piece of text with its probability, true to scale; a note outlines a bar and says why."""
+    bars, lines = [], []
+    for piece, value in values.items():
+        style = f"display:inline-block;height:.8em;width:{max(60 * value, 0.2):.1f}%;background:{COLOURS[0]}"
+        style += f";outline:2px solid {COLOURS[3]}" if piece in notes else ""
+        words = f"{form.format(value)} {notes.get(piece, '')}".rstrip()
+        bars.append(f'<code>{_visible(piece)}</code><span><span style="{style}"></span> {html.escape(words)}</span>')
+        lines.append(f"{piece!r:<16} {words}")
+    grid = "display:grid;grid-template-columns:max-content 1fr;gap:2px 8px"
+    group = f'<div role="group" aria-label="{_escaped(alt)}" style="{grid}">{"".join(bars)}</div>'
+    return Picture(group, "\n".join(lines))
+
+
+def stack(pictures: Mapping[str, Picture], *, alt: str) -> Picture:
+    """Return pictures one below another, each under its title."""
+    parts = (f'<div style="margin:.7em 0 .2em">{html.escape(name)}</div>{p.html}' for name, p in pictures.items())
+    joined = f'<div role="group" aria-label="{_escaped(alt)}">{"".join(parts)}</div>'
+    return Picture(joined, "\n\n".join(f"{name}\n{picture.text}" for name, picture in pictures.items()))
 
 
 def strips(
@@ -155,12 +183,13 @@ def strips(
     A kind is a number in `TINTS`, "hatched", or "end" for a black bar; `legend` names kinds; dashed lines mark the
     multiples of `cuts`.
     """
-    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + (0.3 if legend else 0))
+    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + 0.3 * -(-len(legend) // 3))
     longest = max(sum(segment[0] for segment in row) for row in rows.values())
     for place, row in enumerate(rows.values()):
         start = 0.0
         for width, kind, *text in row:
-            axes.barh(place, width, left=start, height=0.7, linewidth=0.5, edgecolor="#666666", **_fill(kind))
+            color, line = ("black", 1.5) if kind == "end" else ("#666666", 0.5)  # an end stays visible in a long row
+            axes.barh(place, width, left=start, height=0.7, linewidth=line, edgecolor=color, **_fill(kind))
             if text:
                 axes.text(start + width / 2, place, text[0], ha="center", va="center", fontsize=8)
             start += width
@@ -170,7 +199,7 @@ def strips(
     axes.set(xlim=(0, longest * 1.01), ylim=(len(rows) - 0.5, -0.5))  # the first row on top
     if legend:
         patches = [Patch(label=name, edgecolor="#666666", **_fill(kind)) for kind, name in legend.items()]
-        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(patches))
+        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(patches), 3))
     return Picture(_image(figure, alt), f"[figure: {alt}]")
 
 
