@@ -1,7 +1,7 @@
 """The few kinds of figure the course draws: labelled, colour-blind safe, with alternative text.
 
-Charts are shown at once. Pictures (`strips`, `graph`, and those of `pictures`) are returned; a cell shows the one it
-ends with.
+Charts are shown at once. Pictures (`strips`, `grid`, `graph`, and those of `pictures`) are returned; a cell shows the
+one it ends with.
 """
 
 import base64
@@ -110,18 +110,6 @@ def histogram(values: Sequence[float], *, x: str, y: str, alt: str, marks: Seque
     _show(figure, alt)
 
 
-def heatmap(values: Sequence[Sequence[float]], *, x: str, y: str, alt: str) -> None:
-    """Draw a table of numbers between 0 and 1 as a grid, row 0 on top, the numbers written in it."""
-    figure, axes = _axes(x, y, height=0.5 + 0.42 * len(values))
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value > 0.6 else "black"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(values[0])))
-    axes.set_yticks(range(len(values)))
-    _show(figure, alt)
-
-
 def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence[tuple] = (), alt: str) -> None:
     """Draw steps as a row of boxes joined by arrows, the highlighted ones filled; `skips` are arrows around steps."""
     figure = Figure(figsize=(min(11, 1.35 * len(steps)), 1.35 if skips else 0.95), layout="constrained")
@@ -175,6 +163,27 @@ def _fill(kind: int | str) -> dict[str, str]:
     return {"facecolor": "black" if kind == "end" else TINTS[kind]}
 
 
+def grid(
+    values: Sequence[Sequence[float]], *, x: str, y: str, alt: str, names: Sequence[str] = (), numbers: bool = True
+) -> Picture:
+    """Return a table of numbers between 0 and 1 as shaded cells, row 0 on top; NaN is gray.
+
+    `names` stand at rows and columns; without `numbers` in the cells these are small enough for a line of tokens.
+    """
+    figure, axes = _axes(x, y, height=0.9 + (0.42 if numbers else 0.15) * len(values))
+    axes.set_facecolor("0.85")
+    axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values) if numbers else ():
+        style = {"ha": "center", "va": "center", "fontsize": 8, "color": "white" if value > 0.6 else "black"}
+        axes.text(column, row, "" if np.isnan(value) else f"{value:.2f}", **style)
+    small = {} if numbers else {"fontsize": 7, "family": "monospace"}
+    # A line end becomes visible, and a dollar begins no formula.
+    labels = [repr(name)[1:-1].replace("$", r"\$") for name in names] or list(map(str, range(len(values))))
+    axes.set_xticks(range(len(labels)), labels, rotation=0 if numbers else 90, **small)
+    axes.set_yticks(range(len(labels)), labels, **small)
+    return Picture(_image(figure, alt), f"[figure: {alt}]")
+
+
 # The lines of a graph, by kind.
 _LINES = {
     "arrow": {"arrowstyle": "->", "color": COLOURS[0]},
@@ -218,7 +227,7 @@ def _axes(x: str, y: str, height: float = 3.4):
 def _draw(axes, series: Curves) -> None:
     axes.set_prop_cycle(color=COLOURS, marker=MARKERS)
     for name, (xs, ys, *sizes) in series.items():
-        (curve,) = axes.plot(xs, ys, markersize=4, label=name)
+        (curve,) = axes.plot(xs, ys, markersize=4 if len(xs) <= 40 else 0, label=name)  # many would be a rope
         for areas in sizes:
             axes.scatter(xs, ys, areas, color=curve.get_color(), marker=curve.get_marker())
     axes.legend(frameon=False)

@@ -197,11 +197,8 @@ WRONG = [
     ("08.pass_at_k", lambda n, c, k: c / n, r"pass_at_k\(10, 3, 5\)"),
     ("08.pass_at_k", lambda n, c, k: 1 - math.comb(c, k) / math.comb(n, k), r"pass_at_k\(10, 3, 5"),
     ("08.pass_at_k", lambda n, c, k: 1.0 if c else 0.0, r"expected  0\.91"),
-    ("09.attention_weights", lambda scores: [[*softmax(r[:i]), *r[i:]] for i, r in enumerate(scores)], "my_attention"),
-    ("09.attention_weights", lambda scores: [softmax(row[: i + 1]) for i, row in enumerate(scores)], "expected .*0.0"),
-    ("09.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"my_top_p\(\["),
-    ("09.top_p", lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"my_top_p\(\["),
-    ("09.top_p", lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p - 1e-9], r"\(\[0\.1, 0\.6"),
+    ("09.leak", lambda T: torch.zeros(T, T, dtype=torch.bool), r"later_places\(2\)|<lambda>|my_later_places"),
+    ("09.leak", lambda T: torch.ones(T, T).triu(1), r"expected  \[\["),
     ("09.parameters", lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 9 * c), r"my_count\(100, 16, 8, 1\)"),
 ]  # fmt: skip
 
@@ -278,7 +275,10 @@ RIGHT = [
     ("07.calibration_error", lambda s, h: bins(s, h, lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10))),
     ("08.top_p", kept_by_the_package),
     ("08.pass_at_k", estimate_pass_at_k),
-    ("09.attention_weights", lambda s: (torch.tensor(s) + torch.full([len(s)] * 2, -torch.inf).triu(1)).softmax(-1)),
+    *[(f"09.{name}", all_exercises()[f"09.{name}"].solution) for name in ("attend", "block")],
+    ("09.attend", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
+    ("09.leak", lambda T: [[place > token for place in range(T)] for token in range(T)]),
+    ("09.block", lambda self, x: sum([y := x + self.att(self.norm1(x)), self.ff(self.norm2(y))])),
     ("09.parameters", count_of_transformers),
 ]  # fmt: skip
 
@@ -486,6 +486,15 @@ def tuned(accuracy, answers):
     return SimpleNamespace(metrics={"validation": {"accuracy": accuracy}}, predictions=[0] * answers)
 
 
+def attending(weigh):
+    """Return an attention that makes its weights from the scores, and from where later tokens are, in its own way."""
+    return lambda q, k, v: weigh(q @ k.mT / q.shape[-1] ** 0.5, torch.ones(q.shape[-2], k.shape[-2]).triu(1) > 0) @ v
+
+
+def attended(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 FAULTY = [
     ("05.own_loss", lambda labels, logits: F.cross_entropy(logits.flatten(0, 1), labels.flatten()), "token at t \\+ 1"),
     ("05.own_loss", losses.token_losses, "with one number"),
@@ -519,6 +528,22 @@ FAULTY = [
     ("08.problem", {"test": "def check(candidate):\n    candidate(1)\n"}, "returns None passes, too"),
     ("08.problem", {"test": "assert double(1) == 2\n"}, "defines no check"),
     ("08.problem", {"entry_point": "twice"}, "do not define the entry_point 'twice'"),
+    ("09.attend", 3, "must be a function"),
+    ("09.attend", lambda q, k, v: q @ k.T @ x, "attend gives no result, NameError"),  # noqa: F821
+    ("09.attend", lambda q, k, v: None, r"shape \(4, 4\).*gave None"),
+    ("09.attend", attending(lambda s, later: s.masked_fill(later, -math.inf).softmax(-2)), "rows of weights sum to"),
+    ("09.attend", attending(lambda s, later: s.softmax(-1).masked_fill(later, 0)), "before the softmax"),
+    ("09.attend", attending(lambda s, later: s.softmax(-1)), "mask is missing or turned"),
+    ("09.attend", attending(lambda s, later: (2 * s).masked_fill(later, -math.inf).softmax(-1)), "divide them by √D"),
+    ("09.attend", attending(lambda s, later: s.masked_fill(~later.mT, -math.inf).softmax(-1)), "has NaN"),
+    ("09.attend", lambda q, k, v: attended(k, q, v), "exchanged"),
+    ("09.attend", lambda q, k, v: attended(q, k, torch.eye(4).double()), "shape"),
+    ("09.block", 3, "must be a function"),
+    ("09.block", lambda self, x: self.ff(self.norm2(self.att(self.norm1(x)))), "it should be x"),
+    ("09.block", lambda self, x: self.norm2(self.ff(y := self.norm1(x + self.att(x))) + y), "before each part"),
+    ("09.block", lambda self, x: x + self.att(self.norm1(x)), "does not depend on self.norm2"),
+    ("09.block", lambda self, x: x + self.att(self.norm1(x)) + self.ff(self.norm2(x)), "reads x itself"),
+    ("09.block", lambda self, x: (y := x + self.ff(self.norm2(x))) + self.att(self.norm1(y)), "the order is norm1"),
 ]  # fmt: skip
 
 
@@ -539,6 +564,8 @@ def test_fault_of_an_open_answer_is_named(exercise_id, answer, finding, tokenize
     assert re.search(finding, capsys.readouterr().out)
 
 
+BEFORE = {(0, 0): 0.1, (0, 1): 0.8, (1, 0): 0.7, (1, 1): 0.2}
+LOOKS = {"the token before": BEFORE, "the first token": {(0, 0): 0.05, (0, 1): 0.1, (1, 0): 0.1, (1, 1): 0.71}}
 # The most surprising tokens are 5, 7 and 3, and `full` takes 10 x 20 x 500 minutes.
 CHANCES = {2: 0.6, 3: 0.03, 4: 0.9, 5: 0.01, 6: 0.99, 7: 0.02, 8: 0.2, 9: 0.3, 10: 0.5, 11: 0.98}
 WORK = {"laptop": SimpleNamespace(minutes=10.0, parameters=5, tokens=4)}
@@ -590,6 +617,12 @@ PREDICTED = [
     ("08.beam", (-1.8, -2.1), SUMS, "wrong order"),
     ("08.beam", (-0.6, -1.8), SUMS, "-0.60 is too high for the dotted path: add the four edges"),
     ("08.beam", (-2.1, -2.1), SUMS, "-2.10 is too low for the best path"),
+    ("09.previous", (0, 1), LOOKS, "09.previous: right"),
+    ("09.previous", [1, 0], LOOKS, "09.previous: right"),
+    ("09.previous", (1, 1), LOOKS, "gives 71% to the first token"),
+    ("09.previous", (0, 0), LOOKS, "gives 10% to the token before; another gives 80%"),
+    ("09.previous", 3, LOOKS, "this is 3"),
+    ("09.previous", (7, 7), LOOKS, "such as (0, 1)"),
 ]
 
 

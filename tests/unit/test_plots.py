@@ -18,7 +18,6 @@ DRAW = {
     "groups": lambda alt: plots.bars({"128": {"a": 2, "b": 1}, "256": {"a": 3, "b": 1}}, **XY, alt=alt),
     "ranking": lambda alt: plots.ranking({"MIT": 10, "BSD-3-Clause": 20}, x="files", alt=alt),
     "histogram": lambda alt: plots.histogram([1, 2, 3, 100, 0], **XY, alt=alt, marks=[10]),
-    "heatmap": lambda alt: plots.heatmap([[1.0, 0.0], [0.3, 0.7]], **XY, alt=alt),
     "flow": lambda alt: plots.flow(["code", "tokens", "model"], highlight=["tokens"], skips=[(0, 2)], alt=alt),
 }
 
@@ -114,3 +113,11 @@ def test_a_graph_is_a_picture_with_its_text():
     picture = plots.graph(nodes, edges, alt="two <ends>")
     assert 'alt="two &lt;ends&gt;"' in picture.html
     assert picture.text == "[figure: two <ends>]"
+
+
+def test_grid_writes_numbers_and_leaves_hidden_cells_gray():
+    values = [[1.0, float("nan")], [0.3, 0.7]]
+    for numbers in (True, False):
+        picture = plots.grid(values, **XY, names=["$a", "\n"], numbers=numbers, alt="two rows")
+        assert 'alt="two rows"' in picture.html
+        assert picture.text == "[figure: two rows]"
