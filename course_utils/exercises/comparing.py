@@ -43,7 +43,7 @@ def try_out(function: Callable, solution: Callable, cases: Iterable[tuple[Any, .
     """Return the results for all cases in their order; the list ends with a call that had to be stopped."""
     results: list[Result] = []
     for case in cases:
-        expected, given = solution(*copy.deepcopy(case)), copy.deepcopy(case)
+        expected, given = plain(solution(*copy.deepcopy(case))), copy.deepcopy(case)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             got = outcome(function, given)
         note = "" if equal(given, case) else f", but it changed its input into ({', '.join(map(shown, given))})"

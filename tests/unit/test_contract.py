@@ -63,7 +63,7 @@ VARIABLES = (
 )
 # A module imports from its own row and from those above.
 LAYERS = (
-    {"cache", "limits", "profiles", "say", "plots"},
+    {"cache", "limits", "profiles", "say", "plots", "pictures"},
     {"data"},
     {"sandbox", "models"},
     {"evaluation"},
