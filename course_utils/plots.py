@@ -151,11 +151,35 @@ def spans(
         fill = HATCHED if kind == "hatched" else TINTS[kind] if isinstance(kind, int) else kind
         title = f' title="{_escaped(titles[place])}"' if titles else ""
         style = f"background:{fill};color:#1a1a1a;border:1px solid #999;border-radius:3px;padding:0 1px"
-        visible = html.escape(piece.replace(" ", "·").replace("\r", "␍").replace("\n", "↵"))
-        made.append(f'<span style="{style}"{title}>{visible}</span>' + "\n" * piece.count("\n"))
+        made.append(f'<span style="{style}"{title}>{_visible(piece)}</span>' + "\n" * piece.count("\n"))
     pre = '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;margin:0;color:inherit">'
     figure = f'<figure role="group" aria-label="{_escaped(alt)}" style="margin:0">{legend}{pre}'
     return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
+
+
+def _visible(piece: str) -> str:
+    return html.escape(piece.replace(" ", "·").replace("\r", "␍").replace("\n", "↵"))
+
+
+def chances(values: Mapping[str, float], *, alt: str, notes: Mapping[str, str] = {}, form: str = "{:.1%}") -> Picture:
+    """Return one bar per piece of text with its probability, true to scale; a note outlines a bar and says why."""
+    bars, lines = [], []
+    for piece, value in values.items():
+        style = f"display:inline-block;height:.8em;width:{max(60 * value, 0.2):.1f}%;background:{COLOURS[0]}"
+        style += f";outline:2px solid {COLOURS[3]}" if piece in notes else ""
+        words = f"{form.format(value)} {notes.get(piece, '')}".rstrip()
+        bars.append(f'<code>{_visible(piece)}</code><span><span style="{style}"></span> {html.escape(words)}</span>')
+        lines.append(f"{piece!r:<16} {words}")
+    grid = "display:grid;grid-template-columns:max-content 1fr;gap:2px 8px"
+    group = f'<div role="group" aria-label="{_escaped(alt)}" style="{grid}">{"".join(bars)}</div>'
+    return Picture(group, "\n".join(lines))
+
+
+def stack(pictures: Mapping[str, Picture], *, alt: str) -> Picture:
+    """Return pictures one below another, each under its title."""
+    parts = (f'<div style="margin:.7em 0 .2em">{html.escape(name)}</div>{p.html}' for name, p in pictures.items())
+    joined = f'<div role="group" aria-label="{_escaped(alt)}">{"".join(parts)}</div>'
+    return Picture(joined, "\n\n".join(f"{name}\n{picture.text}" for name, picture in pictures.items()))
 
 
 def strips(

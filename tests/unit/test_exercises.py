@@ -27,7 +27,6 @@ from course_utils.data import cleaning, filtering, packing
 from course_utils.data.corpus import COLUMNS, Location
 from course_utils.evaluation.code_eval import estimate_pass_at_k
 from course_utils.exercises import all_exercises, comparing, reveal, show, solution
-from course_utils.models.generation import first_block
 from course_utils.training import heldout, losses, optimization
 
 
@@ -93,6 +92,11 @@ def letters(text):
     return sum(map(str.isalnum, text))
 
 
+def mended(rows, pad, end, hidden=-100):
+    batch = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
+    return batch, batch.masked_fill(batch == pad, hidden)
+
+
 def endless_cut(lists, end, n):
     stream, pieces = joined(lists, end), []
     while len(stream) >= n:
@@ -134,11 +138,10 @@ WRONG = [
     ("03.pack", lambda lists, end, n: cut(joined([lists.pop(0) for _ in lists[:]], end), n), r"input into \(\[\], "),
     ("04.bits_per_byte", lambda loss, tokens, size: loss / math.log(2), r"bits_per_byte\(2\.0, 100, 350"),
     ("04.bits_per_byte", lambda loss, tokens, size: loss * tokens / size * math.log(2), r"got       0\."),
-    ("04.first_block", lambda string: string.split("\n")[0].rstrip(), r"first_block\('.*\\n"),
-    ("04.first_block", lambda string: re.split("\nclass|\ndef|\n#|\n@|\nprint|\nif", string)[0], r"first_block\('"),
-    ("04.first_block", lambda string: re.split("class|def|#|@|print|if", string)[0].rstrip(), r"got       ''"),
-    ("04.first_block", lambda string: re.split("\nclass\\b|\ndef\\b", string)[0].rstrip(), r"\\n(#|@|if|print)"),
-    ("04.first_block", lambda string: first_block(string).strip(), r"got       'return"),
+    ("04.bits_per_byte", lambda loss, tokens, size: round(loss / math.log(2) * tokens / size, 1), "expected  0.8"),
+    ("04.labels", lambda rows, pad, end: (rows, rows), r"labels\(\[\[|<lambda>|make_batch\("),
+    ("04.labels", lambda rows, pad, end: mended(rows, pad, pad), "expected .*-100"),
+    ("04.labels", lambda rows, pad, end: mended(rows, pad, end)[::-1], "order is not"),
     ("05.row_weights", lambda rows, ids, a: [a * (1 + sum(t in ids for t in row)) for row in rows], "1.5, 0.5"),
     ("05.row_weights", lambda rows, ids, a: [1 + a * any(t in ids for t in row) for row in rows], r"weights\(\[\["),
     ("05.row_weights", lambda rows, ids, a: [1 + sum(t in ids for t in row) for row in rows], r"\[4\], 0\.5"),
@@ -215,7 +218,7 @@ RIGHT = [
     ("03.pack", lambda *arguments: packing.pack(*arguments)[0]),
     ("03.share_lost", packing.share_lost),
     ("04.bits_per_byte", heldout.bits_per_byte),
-    ("04.first_block", first_block),
+    ("04.labels", mended),
     ("05.row_weights", losses.row_weights),
     ("05.steps_per_pass", optimization.steps_per_pass),
     *[("05.own_loss", function) for function in (mean_of_rows, focal, keytoken_weighted)],
@@ -278,19 +281,20 @@ def test_hints_come_one_by_one_and_start_again_after_success(capsys):
 
 
 def test_what_is_printed_and_not_returned(capsys):
-    assert check("04.first_block", lambda string: print(first_block(string))) is False
-    message = r"got       None(?s:.)*printed   '    return a \* b\\n'\nHint: Your function returns None. Use `return`"
+    assert check("04.bits_per_byte", lambda *numbers: print(heldout.bits_per_byte(*numbers))) is False
+    message = r"got       None(?s:.)*printed   '0\.82\d+\\n'\nHint: Your function returns None. Use `return`"
     assert re.search(message, capsys.readouterr().out)
 
 
 def test_exception_names_its_line_and_a_small_input_is_shown(capsys):
-    def long_ones_fail(string):
-        return string.split("\n")[5] if len(string) > 55 else first_block(string)
+    def long_ones_fail(lists, end, n):
+        return lists[5] if len(repr((lists, end, n))) > 35 else packing.pack(lists, end, n)[0]
 
-    check("04.first_block", long_ones_fail)
+    check("03.pack", long_ones_fail)
     out = capsys.readouterr().out
-    assert re.search(r'IndexError: list index out of range \(line \d+: return string.split\("\\n"\)\[5\]', out)
-    assert 56 <= len(ast.literal_eval(re.search(r"long_ones_fail\((.*)\)\n", out)[1])) <= 59
+    print(out)
+    assert re.search(r"IndexError: list index out of range \(line \d+: return lists\[5\]", out)
+    assert 36 <= len(f"({re.search(r'long_ones_fail.(.*).\n', out)[1]})") <= 39
 
 
 class Hostile:
@@ -365,11 +369,11 @@ def test_the_users_interrupt_passes_and_other_threads_are_checked_too(capsys):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
-            check("04.first_block", interrupted)
+            check("04.bits_per_byte", interrupted)
     finally:
         signal.signal(signal.SIGINT, before)
     with ThreadPoolExecutor(1) as threads:
-        assert threads.submit(check, "04.first_block", first_block).result() is True
+        assert threads.submit(check, "04.bits_per_byte", heldout.bits_per_byte).result() is True
 
 
 @pytest.mark.parametrize("function", [lambda: check("03.pakc", None), lambda: solution("03.pakc")])
@@ -409,6 +413,26 @@ def test_own_corpus_that_is_a_data_set_and_its_faults(tmp_path, capsys):
     for message, folder in faulty.items():
         assert check("04.own_corpus", folder) is False
         assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("letters", "finding"),
+    [
+        (("fitted", "as it stands", "ours"), "Whose rate stays near zero"),
+        (("as it stands", "ours", "fitted"), "Count the updates"),
+        (("ours", "fitted", "as it stands"), "At least two"),
+        (("ours", "ours", "fitted"), "belongs to one curve"),
+        (("ours", "theirs", "fitted"), "no training theirs"),
+    ],
+)
+def test_curves_matched_wrongly(letters, finding, capsys):
+    truth = dict(zip("ABC", ("as it stands", "fitted", "ours"), strict=True))
+    assert check("04.match", dict.fromkeys("ABC"), truth) is None
+    assert check("04.match", ["ours"], truth) is False
+    assert check("04.match", truth, truth) is True
+    capsys.readouterr()
+    assert check("04.match", dict(zip("ABC", letters, strict=True)), truth) is False
+    assert finding in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("by_rows", [True, False])
