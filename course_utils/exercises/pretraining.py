@@ -12,7 +12,7 @@ from course_utils.profiles import get_profile
 def _with_bugs(rows, pad, end):
     longest = max(len(row) for row in rows)
     inputs = [row + [pad] * (longest - len(row)) for row in rows]
-    labels = [[-100 if token in (pad, end) else token for token in row[1:] + [pad]] for row in inputs]
+    labels = [[-100 if token in (pad, end) else token for token in [*row[1:], pad]] for row in inputs]
     return inputs, labels
 
 
@@ -28,7 +28,7 @@ def _nothing_hidden(rows, pad, end):
 
 def _still_shifted(rows, pad, end):
     inputs, _ = _with_bugs(rows, pad, end)
-    return inputs, [[-100 if token == pad else token for token in row[1:] + [pad]] for row in inputs]
+    return inputs, [[-100 if token == pad else token for token in [*row[1:], pad]] for row in inputs]
 
 
 @exercise(
@@ -38,7 +38,11 @@ def _still_shifted(rows, pad, end):
     "The model moves the labels by one itself. Here they are moved twice: position t answers for token t + 2.",
     "Without padding and before any hiding, the labels are equal to the inputs.",
     examples=[([[5, 6, 7, 0], [8, 0]], 1, 0), ([[4, 0, 9], [0], [3, 3]], 1, 0)],
-    random_inputs=lambda rng: ([rng.choices((0, 3, 4, 5), k=rng.randint(1, 4)) for _ in range(rng.randint(1, 3))], 1, 0),
+    random_inputs=lambda rng: (
+        [rng.choices((0, 3, 4, 5), k=rng.randint(1, 4)) for _ in range(rng.randint(1, 3))],
+        1,
+        0,
+    ),
     mistakes={0: _not_shifted, 1: _nothing_hidden, 2: _still_shifted},
     bug=_with_bugs,
 )

@@ -9,9 +9,8 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file
-from transformers import (
-    DataCollatorForLanguageModeling, PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments,
-)  # fmt: skip
+from transformers import DataCollatorForLanguageModeling, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerState
 
 from course_utils.data.tokenization import check_tokenizer
 from course_utils.environment import choose_device, choose_precision
@@ -86,6 +85,7 @@ class Guard(TrainerCallback):
     """Stop at a NaN, and write the checksums of every checkpoint into it."""
 
     def on_log(self, args, state, control, logs, **kwargs):
+        """Look at the losses."""
         for name in ("loss", "eval_loss", "train_loss"):  # before a checkpoint is written
             if not math.isfinite(logs.get(name, 0.0)):
                 what = f"step {state.global_step} of {state.max_steps}: {name} is {logs[name]}. No model is saved."
@@ -94,6 +94,7 @@ class Guard(TrainerCallback):
                 raise TrainingDiverged(f"{what} {cause}: {remedy}")
 
     def on_save(self, args, state, control, **kwargs):
+        """Seal the checkpoint."""
         checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 

@@ -51,6 +51,17 @@ def test_a_rung_changes_what_its_name_says_and_the_last_is_the_recipe():
     assert len({profile.train_steps * profile.tokens_per_step // 10**5 for profile, _ in settings.values()}) == 1
 
 
+def test_committed_curves_are_of_the_settings_that_notebook_04_names():
+    settings = pretraining.settings(LAPTOP)
+    for run in artifacts.reference_runs("curves")["runs"]:
+        profile, dropout = settings[run["setting"]]
+        used = run["settings"]
+        assert used["dropout"] == dropout
+        assert {
+            name: getattr(profile, name) for name in used.keys() - {"dropout", "parameters"}
+        }.items() <= used.items()
+
+
 @pytest.mark.parametrize("name", [recipes.TUTORIAL, recipes.TRAINER, recipes.PLAIN, recipes.rungs(TINY)[-1].name])
 def test_every_way_is_timed_and_measured_on_the_same_text(name):
     recipe = recipes.find(TINY, name)
