@@ -139,8 +139,8 @@ WRONG = [
     ("04.bits_per_byte", lambda loss, tokens, size: loss * tokens / size * math.log(2), r"got       0\."),
     ("04.bits_per_byte", lambda loss, tokens, size: round(loss / math.log(2) * tokens / size, 1), "expected  0.8"),
     ("04.labels", lambda rows, pad, end: (rows, rows), r"labels\(\[\[|<lambda>|make_batch\("),
-    ("04.labels", lambda rows, pad, end: mended(rows, pad, pad), "expected .*-100"),
-    ("04.labels", lambda rows, pad, end: mended(rows, pad, end)[::-1], "order is not"),
+    ("04.labels", lambda rows, pad, end: mended(rows, pad, end, hidden=-1), "expected .*-100"),
+    ("04.labels", lambda *given: [part.tolist() for part in mended(*given)][::-1], "order is not"),
     ("05.row_weights", lambda rows, ids, a: [a * (1 + sum(t in ids for t in row)) for row in rows], "1.5, 0.5"),
     ("05.row_weights", lambda rows, ids, a: [1 + a * any(t in ids for t in row) for row in rows], r"weights\(\[\["),
     ("05.row_weights", lambda rows, ids, a: [1 + sum(t in ids for t in row) for row in rows], r"\[4\], 0\.5"),
@@ -271,12 +271,12 @@ def test_hints_come_one_by_one_and_start_again_after_success(capsys):
         check(exercise.id, answer)
         return capsys.readouterr().out.partition("expected")[2].partition("\n")[2].strip()
 
-    first, second = (f"Hint: {hint}" for hint in exercise.hints)
+    first, second, third = (f"Hint: {hint}" for hint in exercise.hints)
     last = 'No more hints. solution("04.bits_per_byte") shows one way to write it.'
-    assert [hint_for(lambda loss, tokens, num_bytes: loss) for _ in range(4)] == ["", first, second, last]
+    assert [hint_for(lambda loss, tokens, num_bytes: loss) for _ in range(5)] == ["", first, second, third, last]
     assert hint_for(exercise.solution) == ""
     # What fits comes first, and once only; then the others.
-    assert [hint_for(exercise.mistakes[1]) for _ in range(3)] == [second, first, last]
+    assert [hint_for(exercise.mistakes[1]) for _ in range(4)] == [second, first, third, last]
 
 
 def test_what_is_printed_and_not_returned(capsys):
