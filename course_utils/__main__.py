@@ -43,10 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     doctor = commands.add_parser("doctor", help="what this machine is, and what each profile costs on it")
+    doctor.add_argument("--report", action="store_true", help="a few lines for a bug report; nothing is trained")
     doctor.set_defaults(command=_doctor)
 
     fetch = commands.add_parser("fetch", help="download and build the code corpora, so that no network is needed later")
     fetch.add_argument("--profile", help="only for this profile (default: tiny and laptop)")
+    fetch.add_argument("--clean", action="store_true", help="remove what other versions left in the cache, and stop")
     fetch.set_defaults(command=_fetch)
 
     run = commands.add_parser("run", help="execute notebooks in order and write copies and HTML pages")
@@ -75,6 +77,13 @@ def _doctor(options: argparse.Namespace) -> int:
     for name, value in vars(machine).items():
         text = ", ".join(map(" ".join, value.items())) if isinstance(value, dict) else value
         print(f"{name:<16} {text:.1f}" if isinstance(value, float) else f"{name:<16} {text}")
+    if options.report:
+        from course_utils.sandbox.running import probe
+
+        levels = (f"{level}: {problem or 'works'}" for level, problem in probe().items())
+        print(f"{'sandbox':<16} {'; '.join(levels)}")
+        print(f"{'variables':<16} {', '.join(name for name in sorted(os.environ) if name.startswith('COURSE_'))}")
+        return 0
     print("\nWhat training costs here, from a few measured steps:", flush=True)
     print(f"{'profile':<8} {'time':>11} {'memory':>9} {'disk':>9}")
     for cost in (costs := environment.profile_costs(machine)):
@@ -97,6 +106,10 @@ def _fetch(options: argparse.Namespace) -> int:
     from course_utils.data import paraphrases
     from course_utils.training import finetuning
 
+    if options.clean:
+        number, size = artifacts.remove_outdated()
+        print(f"removed {number} folders of other versions, {size / 1e6:.0f} MB")
+        return 0
     for name in [options.profile] if options.profile else ["tiny", "laptop"]:
         start, profile = time.monotonic(), get_profile(name)
         corpora = [artifacts.code_corpus(profile)]

@@ -38,6 +38,11 @@ def _key(**inputs: Any) -> dict[str, Any]:
     return inputs | {"code": cache.code_fingerprint()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
+def remove_outdated() -> tuple[int, int]:
+    """Remove what other code or libraries made; return how many artifacts, and their bytes."""
+    return cache.remove_others(_key())
+
+
 def _corpus(name: str, build: Callable[[Path], Any], **inputs: Any) -> Location:
     return Location(str(cache.build_once(name, _key(**inputs), build)))
 

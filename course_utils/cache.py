@@ -87,6 +87,17 @@ def read_key(folder: Path) -> dict[str, Any]:
     return json.loads((folder / KEY_FILE).read_text(encoding="utf-8"))["key"]
 
 
+def remove_others(current: Mapping[str, Any]) -> tuple[int, int]:
+    """Remove artifacts whose key has another value for one of `current`; return how many, and their bytes."""
+    number = size = 0
+    for path in home().glob(f"*/*/{KEY_FILE}"):
+        key = read_key(path.parent)
+        if any(key.get(name, value) != value for name, value in current.items()):
+            number, size = number + 1, size + sum(f.stat().st_size for f in path.parent.rglob("*") if f.is_file())
+            shutil.rmtree(path.parent)
+    return number, size
+
+
 @contextlib.contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
     """Let one process at a time work on a folder of the cache; print a message while waiting."""

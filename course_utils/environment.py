@@ -22,6 +22,7 @@ from course_utils.training.config import modern
 
 GB = 1e9
 _OVERHEAD = 1.15  # seconds of training per second of the bare steps below: evaluation, checkpoints, logging
+_LARGE = 50_000_000  # parameters
 _TUTORIAL_SEQUENCES = 16_702_061  # of 128 tokens, in one pass over the tutorials' data
 
 
@@ -43,13 +44,15 @@ class Precision(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What the training of one profile needs here: minutes, GB of memory and disk, and a note on how it was found."""
+    """What the training of one profile needs here: minutes, GB of memory and disk, how that was found, and the work."""
 
     profile: str
     minutes: float
     memory_gb: float
     disk_gb: float
     note: str
+    parameters: int = 0
+    tokens: int = 0
 
 
 def readable_duration(minutes: float) -> str:
@@ -116,25 +119,35 @@ def describe() -> Machine:
 
 
 def profile_costs(machine: Machine) -> list[Cost]:
-    """Measure a few training steps of every profile here, and extrapolate to the whole training."""
+    """Estimate what the training of every profile costs here."""
     return [profile_cost(profile, machine) for profile in PROFILES.values()]
 
 
 def profile_cost(profile: Profile, machine: Machine, steps: int = 2) -> Cost:
-    """Estimate what the training of one profile costs on `machine`, from `steps` measured steps."""
-    parameters = _parameters(profile)
+    """Estimate what the training of one profile costs on `machine`, from `steps` measured steps.
+
+    A processor would need minutes and gigabytes for a few steps of a large model. There its time is that of `laptop`,
+    times how much more work it is: the work of a training grows with parameters times tokens.
+    """
+    parameters, total_steps = _parameters(profile), profile.train_steps
     logits = 3 * 4 * profile.batch_size * profile.context_length * profile.vocab_size  # three copies in fp32
     memory = 1.0 + (16 * parameters + logits) / GB  # 16: weights, gradients, two AdamW moments
     disk = 2 * 12 * parameters / GB + (0.4 if profile.name == "laptop" else 0.1)
-    total_steps, note = profile.train_steps, f"{steps} steps measured"
+    note = ""
     if total_steps == -1:
         total_steps = _TUTORIAL_SEQUENCES // (profile.batch_size * profile.accumulation_steps)
-        note = "one pass over the tutorials' data; " + note
+        note = "one pass over the HF course's data; "
         disk += 12.0
+    tokens = total_steps * profile.tokens_per_step
     if memory > _free_memory_gb(machine):
-        return Cost(profile.name, float("nan"), memory, disk, "not measured: too little free memory here")
-    seconds = _seconds_per_step(profile, steps) * total_steps * _OVERHEAD
-    return Cost(profile.name, seconds / 60, memory, disk, note)
+        minutes, found = float("nan"), "not measured: too little free memory here"
+    elif machine.device == "cpu" and parameters > _LARGE:
+        known = profile_cost(PROFILES["laptop"], machine, steps)
+        minutes = known.minutes * parameters * tokens / (known.parameters * known.tokens)
+        found = "scaled from laptop"
+    else:
+        minutes, found = _seconds_per_step(profile, steps) * total_steps * _OVERHEAD / 60, f"{steps} steps measured"
+    return Cost(profile.name, minutes, memory, disk, note + found, parameters, tokens)
 
 
 def _free_memory_gb(machine: Machine) -> float:
@@ -177,15 +190,14 @@ def _parameters(profile: Profile, architecture: str = "gpt2") -> int:
         return causal.count_parameters(causal.build_causal_lm(profile, architecture=architecture))
 
 
+@functools.cache
 def _seconds_per_step(profile: Profile, steps: int) -> float:
-    """Time forward, backward and update on a few sequences, and scale to all sequences of an optimizer step."""
+    """Time forward, backward and update on one batch, and scale to all batches of an optimizer step."""
     device = choose_device()
     number_format = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(choose_precision().name)
     model = causal.build_causal_lm(profile).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
-    # On a processor a large model would take minutes per batch, and its speed hardly depends on the batch.
-    sequences = min(profile.batch_size, 2) if device.type == "cpu" and profile.model_width > 512 else profile.batch_size
-    ids = torch.randint(profile.vocab_size, (sequences, profile.context_length), device=device)
+    ids = torch.randint(profile.vocab_size, (profile.batch_size, profile.context_length), device=device)
     times = []
     for _ in range(steps + 1):
         start = time.perf_counter()
@@ -196,7 +208,7 @@ def _seconds_per_step(profile: Profile, steps: int) -> float:
         optimizer.zero_grad()
         loss.item()  # waits for the device
         times.append(time.perf_counter() - start)
-    return min(times[1:]) * profile.accumulation_steps * profile.batch_size / sequences
+    return min(times[1:]) * profile.accumulation_steps
 
 
 def check_costs(cost: Cost, machine: Machine) -> None:

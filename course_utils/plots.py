@@ -8,7 +8,7 @@ import hashlib
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from IPython.display import display
@@ -87,11 +87,13 @@ def ranking(values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0
     _show(figure, alt)
 
 
-def histogram(values: Sequence[float], *, x: str, y: str, alt: str) -> None:
-    """Draw how often positive values occur, with bins that are equally wide on a logarithmic axis."""
+def histogram(values: Sequence[float], *, x: str, y: str, alt: str, marks: Sequence[float] = ()) -> None:
+    """Draw how often positive values occur, in bins equally wide on a logarithmic axis; `marks` are dashed lines."""
     figure, axes = _axes(x, y)
     values = [value for value in values if value > 0]
     axes.hist(values, bins=np.geomspace(min(values), max(values) + 1, 40), color=COLOURS[0])
+    for mark in marks:
+        axes.axvline(mark, color=COLOURS[3], linestyle="--")
     axes.set_xscale("log")
     _show(figure, alt)
 
@@ -127,7 +129,8 @@ def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence
     _show(figure, alt)
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True)
+class Picture:
     """Something to look at, as HTML for a notebook and as text for a terminal."""
 
     html: str
@@ -152,7 +155,8 @@ def spans(
         title = f' title="{_escaped(titles[place])}"' if titles else ""
         style = f"background:{fill};color:#1a1a1a;border:1px solid #999;border-radius:3px;padding:0 1px"
         made.append(f'<span style="{style}"{title}>{_visible(piece)}</span>' + "\n" * piece.count("\n"))
-    pre = '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;margin:0;color:inherit">'
+    style = "white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;line-height:1.7;margin:0;color:inherit"
+    pre = f'<pre style="{style}">'
     figure = f'<figure role="group" aria-label="{_escaped(alt)}" style="margin:0">{legend}{pre}'
     return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
 
@@ -190,12 +194,13 @@ def strips(
     A kind is a number in `TINTS`, "hatched", or "end" for a black bar; `legend` names kinds; dashed lines mark the
     multiples of `cuts`.
     """
-    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + (0.3 if legend else 0))
+    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + 0.3 * -(-len(legend) // 3))
     longest = max(sum(segment[0] for segment in row) for row in rows.values())
     for place, row in enumerate(rows.values()):
         start = 0.0
         for width, kind, *text in row:
-            axes.barh(place, width, left=start, height=0.7, linewidth=0.5, edgecolor="#666666", **_fill(kind))
+            color, line = ("black", 1.5) if kind == "end" else ("#666666", 0.5)  # an end stays visible in a long row
+            axes.barh(place, width, left=start, height=0.7, linewidth=line, edgecolor=color, **_fill(kind))
             if text:
                 axes.text(start + width / 2, place, text[0], ha="center", va="center", fontsize=8)
             start += width
@@ -205,7 +210,7 @@ def strips(
     axes.set(xlim=(0, longest * 1.01), ylim=(len(rows) - 0.5, -0.5))  # the first row on top
     if legend:
         patches = [Patch(label=name, edgecolor="#666666", **_fill(kind)) for kind, name in legend.items()]
-        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(patches))
+        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(patches), 3))
     return Picture(_image(figure, alt), f"[figure: {alt}]")
 
 

@@ -1,6 +1,7 @@
 """Run notebooks in order, each in a fresh kernel of this environment; executed copies and pages go to a folder."""
 
 import contextlib
+import html
 import os
 import re
 import time
@@ -18,6 +19,12 @@ from nbconvert import HTMLExporter
 
 from course_utils import cache
 
+# One look for all pages, readable on a telephone.
+_STYLE = """<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+body { max-width: 58rem; margin: 0 auto !important; padding: 0 1rem !important; line-height: 1.55 }
+.course { font-family: system-ui, sans-serif; padding: .8rem 0 } .course td { padding: .3rem 1.5rem .3rem 0 }
+.jp-InputPrompt, .jp-OutputPrompt { display: none } pre, table { overflow-x: auto } img { height: auto }
+</style>"""
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -82,12 +89,13 @@ def _run_one(path: Path, output: Path, timeout: int | None) -> Outcome:
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(client.execute, cleanup_kc=True, env=own | os.environ)  # the home may be full or closed
         memory = _watch(future)
-    _save(notebook, path.stem, output)
+    notebook.metadata["seconds"] = round(seconds := time.monotonic() - start, 1)
+    _save(notebook, path, output)
     error = ""
     if future.exception() is not None:
         place = f"{path.stem} failed in cell {cells[-1].get('id')!r}" if cells else f"{path.stem} did not start"
         error = f"{place}: {_ANSI.sub('', str(future.exception()))}"
-    return Outcome("failed" if error else "passed", time.monotonic() - start, memory / 1e9, error)
+    return Outcome("failed" if error else "passed", seconds, memory / 1e9, error)
 
 
 def _watch(future: Future) -> int:
@@ -107,14 +115,51 @@ def _watch(future: Future) -> int:
     return peak
 
 
-def _save(notebook: nbformat.NotebookNode, name: str, output: Path) -> None:
-    """Write the executed copy, its page with links to the other pages, and the index of all pages."""
-    page, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": name}})
+def _save(notebook: nbformat.NotebookNode, path: Path, output: Path) -> None:
+    """Write the executed copy, its page, and the index of all pages."""
+    page, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": title(notebook, path.stem)}})
     page = re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', page)
-    pages = sorted({name, *(path.stem for path in (output / "html").glob("[0-9]*.html"))})
-    links = "\n".join(f'<li><a href="{stem}.html">{stem}</a></li>' for stem in pages)
-    index = f'<!doctype html>\n<meta charset="utf-8">\n<title>The notebooks</title>\n<ul>\n{links}\n</ul>\n'
-    texts = {f"notebooks/{name}.ipynb": nbformat.writes(notebook) + "\n", f"html/{name}.html": page}
-    for target, text in (texts | {"html/index.html": index}).items():
-        with cache.replacing(output / target) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+    page = re.sub(r"</head>", f"{_STYLE}</head>", page, count=1)
+    page = re.sub(r"(<body[^>]*>)", rf"\1{_navigation(notebook, path)}", page, count=1)
+    texts = {f"notebooks/{path.name}": nbformat.writes(notebook) + "\n", f"html/{path.stem}.html": page}
+    for target, text in texts.items():
+        _write(output / target, text)
+    _write(output / "html" / "index.html", _index(output))
+
+
+def title(notebook: nbformat.NotebookNode, name: str) -> str:
+    """Return a notebook's first heading, or its name."""
+    found = re.match(r"# (.+)", notebook.cells[0].source if notebook.cells else "")
+    return found[1] if found else name
+
+
+def _navigation(notebook: nbformat.NotebookNode, path: Path) -> str:
+    """Return links to the index and the neighbours, and the page's own contents."""
+    names = sorted(other.stem for other in path.parent.glob("*.ipynb"))
+    place = names.index(path.stem)
+    near = {"← previous": names[place - 1] if place else "", "next →": (*names, "")[place + 1]}
+    links = ['<a href="index.html">all notebooks</a>', *(f'<a href="{n}.html">{w}</a>' for w, n in near.items() if n)]
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    anchors = (heading.replace(" ", "-") for heading in headings)  # as nbconvert makes them
+    items = "".join(f'<li><a href="#{a}">{html.escape(h)}</a></li>' for a, h in zip(anchors, headings, strict=True))
+    contents = f"<details><summary>Contents</summary><ul>{items}</ul></details>"
+    return f'<nav class="course">{" · ".join(links)}{contents}</nav>'
+
+
+def _index(output: Path) -> str:
+    """Return the page that lists all executed notebooks with their times."""
+    rows = []
+    for path in sorted((output / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        seconds = f"{notebook.metadata.get('seconds', 0):.0f} s"
+        name = html.escape(title(notebook, path.stem))
+        rows.append(f'<tr><td><a href="{path.stem}.html">{name}</a></td><td>{seconds}</td></tr>')
+    head = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Code completion from scratch</title>'
+    heading = "<h1>Code completion from scratch</h1><p>The notebooks as they ran on this machine.</p>"
+    return f'{head}{_STYLE}<body><main class="course">{heading}<table>{"".join(rows)}</table></main></body></html>\n'
+
+
+def _write(target: Path, text: str) -> None:
+    with cache.replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""What notebooks print in sentences, from literal templates, so that it can be translated before values are filled in."""
+"""What notebooks print in sentences: literal templates, which can be translated before values are filled in."""
 
 from typing import Any
 

@@ -1,6 +1,8 @@
 """Settings of the tests that notebooks do not share."""
 
 import copy
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,26 @@ def session_tokenizer():
 def code_tokenizer(session_tokenizer):
     """Return a copy of the code tokenizer that a test may change."""
     return copy.deepcopy(session_tokenizer)
+
+
+@pytest.fixture
+def window(tmp_path):
+    """Return a window of Chromium without a screen, which logs what it asks the network for."""
+    from selenium import webdriver
+
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    path = os.pathsep.join([os.environ["PATH"], os.environ.get("CHROMEWEBDRIVER", "")])
+    driver = shutil.which("chromedriver", path=path)
+    if not (browser and driver):
+        pytest.skip("no chromium; install it with its driver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    off = ("background-networking", "component-update", "sync", "gpu", "quic", "dev-shm-usage")
+    flags = ("headless", "no-sandbox", "no-first-run", "window-size=1200,1300", f"user-data-dir={tmp_path / 'browser'}")
+    for flag in (*flags, *(f"disable-{part}" for part in off)):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    window = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield window
+    window.quit()

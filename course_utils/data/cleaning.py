@@ -6,7 +6,7 @@ Source: the cleaning steps and limits of the CodeParrot scripts; the test rule c
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import datasets
 from tqdm.auto import tqdm
@@ -101,16 +101,6 @@ _SPARED = {"few assignments": "user", "test or config": "tests"}
 TRAINING_RULES = tuple(
     rule._replace(spares=_SPARED.get(rule.name, "")) for rule in RULES if rule.name != "no structure"
 )
-
-
-def characters_per_token_rule(tokenizer: Any, limit: float = 1.5) -> Rule:
-    """Return the rule that drops what the tokenizer cuts into pieces shorter than `limit` characters on average."""
-    return Rule(
-        "few characters per token",
-        "Text that the tokenizer can hardly compress is unlike the code it was trained on.",
-        lambda document, limit: len(document.text) < limit * len(tokenizer.encode(document.text)),
-        limit,
-    )
 
 
 def clean(document: str | None, path: str | None = "", rules: Iterable[Rule] = RULES) -> Decision:

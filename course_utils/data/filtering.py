@@ -17,6 +17,7 @@ from datasets.fingerprint import get_temporary_cache_files_directory
 from tqdm.auto import tqdm
 
 from course_utils.cache import replacing
+from course_utils.say import say
 
 KEYWORDS = ("pandas", "sklearn", "matplotlib", "seaborn")
 
@@ -67,8 +68,12 @@ def filter_streaming_dataset(dataset: Any, filters: Sequence[str], *, match: str
         if writer:
             writer.close()
     kept = datasets.Dataset.from_file(str(target)) if schema else datasets.Dataset.from_dict({})
-    share = f"{len(kept) / read:.2%} of the data kept" if read else "Nothing to keep"
-    print(f"{share}: {len(kept):,} of {read:,} documents read.")
+    say(
+        "{share:.2%} of the data kept: {kept:,} of {read:,} documents read."
+        if read
+        else "Nothing to keep: 0 of 0 documents read.",
+        share=len(kept) / max(read, 1), kept=len(kept), read=read,
+    )  # fmt: skip
     return kept
 
 

@@ -56,23 +56,6 @@ def pack(
     return tokens[:full].reshape(-1, length), tokens[full:]
 
 
-def share_lost(token_counts: Sequence[int], length: int) -> float:
-    """Return the share of all tokens that chunking drops, between 0 and 1: the rest of each document."""
-    counts = np.asarray(token_counts)
-    return float((counts % length).sum() / counts.sum())
-
-
-def share_lost_by_packing(token_counts: Sequence[int], length: int) -> float:
-    """Return the share of all tokens that packing drops, end-of-text tokens included, between 0 and 1."""
-    total = int(np.sum(token_counts)) + len(token_counts)
-    return total % length / total
-
-
-def share_documents_lost(token_counts: Sequence[int], length: int) -> float:
-    """Return the share of documents that chunking drops whole, because they are shorter than one chunk."""
-    return float((np.asarray(token_counts) < length).mean())
-
-
 class Packed(NamedTuple):
     """Packed sequences with the account of what went into them; tokens include one end-of-text token per document."""
 
@@ -122,14 +105,13 @@ class ConstantLengthDataset(IterableDataset):
         self, tokenizer: PreTrainedTokenizerBase, dataset: Any, infinite: bool = False, seq_length: int = 1024,
         num_of_sequences: int = 1024, chars_per_token: float = 3.6, content_field: str = "content",
         shuffle: bool = False, seed: int = 0, *, process_index: int | None = None, num_processes: int | None = None,
-        on_fill: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
-        """Take a data set, stream or list of rows; full buffers call `on_fill(characters, documents)` in the worker."""
+        """Take a data set, stream or list of rows."""
         super().__init__()
         self.encoder, self.eos_id = Encoder(tokenizer), tokenizer.eos_token_id
         self.dataset, self.column, self.seq_length = dataset, content_field, seq_length
         self.buffer_characters = seq_length * num_of_sequences * chars_per_token
-        self.infinite, self.shuffle, self.seed, self.on_fill = infinite, shuffle, seed, on_fill
+        self.infinite, self.shuffle, self.seed = infinite, shuffle, seed
         rank, world = _process()
         self.process_index = rank if process_index is None else process_index
         self.num_processes = world if num_processes is None else num_processes
@@ -166,8 +148,6 @@ class ConstantLengthDataset(IterableDataset):
             texts.append(text)
             characters += len(text)
             if characters >= self.buffer_characters:
-                if self.on_fill:
-                    self.on_fill(characters, len(texts))
                 yield texts
                 texts, characters = [], 0
         if texts:

@@ -1,9 +1,8 @@
-"""A tokenizer for code: trained on a stream of files, checked when loaded, measured and compared."""
+"""A tokenizer for code: trained on a stream of files, checked when loaded, and measured."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -94,38 +93,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBa
     return tokenizer
 
 
-def single_token_ids(
-    tokenizer: PreTrainedTokenizerBase, words: Iterable[str], *, leading_space: bool = False
-) -> tuple[dict[str, int], list[str]]:
-    """Return word → id for the words (also with a space before them, if asked) that are one token; and the others."""
-    tried = [form for word in words for form in ((word, f" {word}") if leading_space else (word,))]
-    ids = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in tried}
-    return {word: i[0] for word, i in ids.items() if len(i) == 1}, [word for word, i in ids.items() if len(i) != 1]
-
-
 def characters_per_token(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> float:
     """Return how many characters one token stands for, over all texts; they may come from a stream (row C3)."""
     encoder = Encoder(tokenizer)
     counts = [(len(text), len(encoder.encode_batch([text])[0])) for text in texts]
     return sum(characters for characters, _ in counts) / sum(tokens for _, tokens in counts)
-
-
-def compare_tokenizers(tokenizers: Mapping[str, PreTrainedTokenizerBase], texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row per tokenizer: what the same texts become under each of them."""
-    rows = []
-    for name, tokenizer in tokenizers.items():
-        ids = [i.tolist() for i in Encoder(tokenizer).encode_batch(texts)]
-        tokens = sum(map(len, ids))
-        decoded = (tokenizer.decode(i, clean_up_tokenization_spaces=False) for i in ids)
-        rows.append(
-            {
-                "tokenizer": name,
-                "vocabulary": len(tokenizer),
-                "vocabulary_used": len(set().union(*ids)) / len(tokenizer),  # share of its entries
-                "tokens_per_document": tokens / len(texts),
-                "characters_per_token": sum(map(len, texts)) / tokens,
-                "unknown": sum(i.count(tokenizer.unk_token_id) for i in ids) / tokens,  # share of the tokens
-                "lossless": all(map(str.__eq__, decoded, texts)),  # decoding gives back every text
-            }
-        )
-    return rows

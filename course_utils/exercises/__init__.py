@@ -94,7 +94,11 @@ def reveal(guess: Any, measured: Any, unit: str = "") -> None:
         )  # fmt: skip
     else:
         right = guess == measured
-        say("Your guess: {guess}. Right." if right else "Your guess: {guess}. Measured: {value}.", guess=guess, value=value)
+        say(
+            "Your guess: {guess}. Right." if right else "Your guess: {guess}. Measured: {value}.",
+            guess=guess,
+            value=value,
+        )
 
 
 def shown_number(value: Any) -> str:
@@ -142,11 +146,7 @@ def _compare(exercise: Exercise, answer: Callable) -> bool | None:
     lines += [f"  got       {shown(first.got)}{first.note}", f"  expected  {shown(first.expected)}"]
     if first.printed:
         lines.append(f"  printed   {shown(first.printed)}")
-    fitting = [
-        exercise.hints[i]
-        for i, mistake in exercise.mistakes.items()
-        if _alike(mistake, results)
-    ]
+    fitting = [exercise.hints[i] for i, mistake in exercise.mistakes.items() if _alike(mistake, results)]
     message = f"{len(failures)} of {len(results)} inputs tried come out differently. For example:"
     return _wrong(exercise, message, lines, *fitting, general_hint(failures))
 

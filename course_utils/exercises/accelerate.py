@@ -1,7 +1,9 @@
-"""Exercises of notebook 05: weights of rows, steps of a pass, a loss and a log of your own."""
+"""Exercises of notebook 05: the order of the six lines, steps of a pass, an evaluation, a loss of your own."""
 
 import math
-from pathlib import Path
+import statistics
+import warnings
+from functools import partial
 
 import torch
 
@@ -17,16 +19,76 @@ _CODE = (
 )
 
 
+_POINTS = [[(1.0, 3.0)], [(1.0, 2.0), (2.0, 1.0)], [(1.0, 3.0), (2.0, 5.0), (3.0, 7.0)]]
+
+
+def _fit_line(points, order):
+    """Fit a line by the steps `order`, such as "backward, step, rate, clear"."""
+    w, b = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([w, b], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    steps = {"step": optimizer.step, "rate": scheduler.step, "clear": optimizer.zero_grad}
+    with warnings.catch_warnings(action="ignore"):  # of a schedule that moves first
+        for x, y in points:
+            steps["backward"] = (w * x + b - y).square().mean().backward
+            for name in order.split(", "):
+                steps[name]()
+    return [w.item(), b.item()]
+
+
 @exercise(
-    "05.row_weights",
-    "Count how many tokens of a row are in `keytoken_ids`. The same token twice counts twice.",
-    "A row without key tokens weighs 1, and every key token adds `alpha`.",
-    examples=[([[5, 7, 1], [2, 2, 3]], [7, 2], 1.0), ([[4, 4], [1, 9]], [4], 0.5)],
-    random_inputs=lambda rng: ([rng.choices(range(5), k=3) for _ in range(2)], [1, 3], rng.choice([0.0, 0.5, 2.0])),
-    mistakes={0: lambda rows, ids, alpha: [1 + alpha * len(set(row) & set(ids)) for row in rows]},
+    "05.order",
+    "Which line deletes what `backward` has computed? It must not stand between `backward` and `step`.",
+    "Your second step used the sum of two gradients. Clear them once in each turn, after `step` or before `backward`.",
+    "Your first step used the second learning rate: the schedule moves after the optimizer.",
+    examples=[(points,) for points in _POINTS],
+    random_inputs=lambda rng: ([(rng.randint(0, 2) / 2, float(rng.randint(0, 3))) for _ in range(rng.randint(1, 3))],),
+    bug=partial(_fit_line, order="backward, clear, step, rate"),
+    mistakes={
+        1: partial(_fit_line, order="backward, step, rate"),
+        2: partial(_fit_line, order="backward, rate, step, clear"),
+    },
 )
-def my_row_weights(rows, keytoken_ids, alpha):
-    return [1 + alpha * sum(token in keytoken_ids for token in row) for row in rows]
+def fit_line(points):
+    import torch
+
+    w, b = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([w, b], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    for x, y in points:
+        loss = (w * x + b - y).square().mean()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    return [w.item(), b.item()]
+
+
+@exercise(
+    "05.evaluate",
+    "Average losses, not perplexities: e to the power of the mean comes once, at the end.",
+    "A batch with one loss must not count as much as a batch with three. Add up losses and numbers over all batches.",
+    "Divide by the number of losses, not by rows: where there is None, nothing was predicted.",
+    examples=[([[[1.0, 1.0, 1.0]], [[5.0, None]]],), ([[[2.0, None], [1.0, 3.0]]],)],
+    random_inputs=lambda rng: (
+        [[[float(rng.randint(0, 3)), *rng.choices([None, 1.0, 2.0], k=2)] for _ in range(rng.randint(1, 2))]
+         for _ in range(rng.randint(1, 3))],
+    ),
+    bug=lambda batches: statistics.fmean(math.exp(statistics.fmean(_losses([batch]))) for batch in batches),
+    mistakes={
+        1: lambda batches: math.exp(statistics.fmean(statistics.fmean(_losses([batch])) for batch in batches)),
+        2: lambda batches: math.exp(sum(_losses(batches)) / sum(map(len, batches))),
+    },
+)  # fmt: skip
+def evaluate(batches):
+    import math
+
+    losses = [loss for batch in batches for row in batch for loss in row if loss is not None]
+    return math.exp(sum(losses) / len(losses))
+
+
+def _losses(batches):
+    return [loss for batch in batches for row in batch for loss in row if loss is not None]
 
 
 @exercise(
@@ -37,7 +99,7 @@ def my_row_weights(rows, keytoken_ids, alpha):
     random_inputs=lambda rng: (rng.randint(1, 40), rng.randint(1, 5), rng.randint(1, 3), rng.randint(1, 3)),
     mistakes={1: lambda rows, batch_size, processes, accumulation: rows // (batch_size * processes * accumulation)},
 )
-def my_steps_per_pass(rows, batch_size, processes, accumulation):
+def steps_per_pass(rows, batch_size, processes, accumulation):
     import math
 
     return math.ceil(rows / (batch_size * processes * accumulation))
@@ -84,34 +146,3 @@ def my_loss(labels, logits):
     token_loss = losses.token_losses(labels, logits)[:, :-1]  # (B, T - 1)
     weights = 1 - (-token_loss.detach()).exp() + 0.01  # 1 minus the probability of the right token
     return (token_loss * weights).sum() / weights.sum()
-
-
-def _own_log(value: object) -> str:
-    """Return what is missing in a folder of TensorBoard files: at least one number with two steps or more."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    folder = Path(str(value)).expanduser()
-    places = {path.parent for path in folder.rglob("events.out.tfevents*")}
-    if not places:
-        return f"{folder} has no files of TensorBoard (events.out.tfevents…). Was the log closed with end_training()?"
-    for log in [EventAccumulator(str(place)).Reload() for place in places]:
-        if any(len({event.step for event in log.Scalars(tag)}) >= 2 for tag in log.Tags()["scalars"]):
-            return ""
-    return "No number in these files was logged at two different steps; give `step=` when you log."
-
-
-@exercise(
-    "05.own_log",
-    'An accelerator made with `log_with="tensorboard", project_dir=folder` has a tracker.',
-    "Call `init_trackers(name)`, then `log({...}, step=step)` in the loop, and `end_training()` at the end.",
-    examine=_own_log,
-)
-def my_log_folder():
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(log_with="tensorboard", project_dir="my-log")
-    accelerator.init_trackers("try-it")
-    for step, loss in enumerate([7.6, 6.9, 6.4], start=1):
-        accelerator.log({"loss": loss}, step=step)
-    accelerator.end_training()
-    return "my-log"

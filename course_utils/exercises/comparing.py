@@ -128,7 +128,7 @@ def general_hint(failures: list[Result]) -> str:
 def shown(value: Any) -> str:
     """Return a short text for any value, however large or hostile; of a function, its name; of an exception, where."""
     short = reprlib.Repr()
-    short.maxlist, short.maxtuple, short.maxstring, short.maxother = 24, 24, 400, 400
+    short.maxlist, short.maxtuple, short.maxdict, short.maxstring, short.maxother = 24, 24, 24, 400, 400
     try:
         if isinstance(value, BaseException):
             frames = traceback.extract_tb(value.__traceback__, limit=4)  # the outermost: ours, then the answer's

@@ -1,10 +1,15 @@
 """Exercises of notebook 01: which files are worth learning from."""
 
+import re
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from course_utils.exercises.comparing import shown
 from course_utils.exercises.exercise import exercise
 
 _MODULES = ["pandas", "numpy", "os"]
 _LIBRARIES = ["pandas", "sklearn", "matplotlib", "seaborn"]
-_WORDS = ("import", "pandas", "sklearn.svm", "# expandas", "x = 1", "Seaborn", "as", "matplotlib.pyplot", "sea born")
 # Only valid Python, so that an answer with `ast` is as good as one with text.
 _LINES = (
     *("import pandas", "import pandas as pd", "import pandas.io", "import time, pandas", "if x:\n    import pandas"),
@@ -14,27 +19,25 @@ _LINES = (
 )
 
 
-@exercise(
-    "01.keyword",
-    "`keyword in string` is True if the text contains the keyword. Upper and lower case are different letters.",
-    "One keyword is enough. Return False only after all of them were tried.",
-    examples=[("import numpy as np", _LIBRARIES), ("import pandas as pd", _LIBRARIES), ("IMPORT OS", ["os"])],
-    random_inputs=lambda rng: (" ".join(rng.choices(_WORDS, k=rng.randint(0, 3))), rng.sample(_LIBRARIES, k=2)),
-    mistakes={1: lambda string, keywords: all(keyword in string for keyword in keywords)},
-)
-def any_keyword_in_string(string, keywords):
-    return any(keyword in string for keyword in keywords)
+def _anywhere(string, modules):
+    return any(f"{word} {module}" in string for module in modules for word in ("import", "from"))
+
+
+def _second_word(string, modules):
+    words = [line.split() for line in string.splitlines()]
+    return any(len(line) > 1 and line[0] in ("import", "from") and line[1] in modules for line in words)
 
 
 @exercise(
     "01.import",
     "A name may occur anywhere, in comments too. Look for lines that begin with `import` or `from`; some are indented.",
-    "There are two forms, `import module` and `from module import name`; `module.part` counts for `module`.",
+    "A quoted text is not an import: `x = 'import pandas'` imports nothing. Look at the beginning of each line.",
+    "`from pandas.io import json` imports pandas, too, and two modules may share a line: `import os, pandas`.",
     "Compare whole names: `import pandas_profiling` does not import pandas. In a pattern `\\b` ends a name.",
     "`import os, pandas as pd` names two modules: split at the commas, and take the first word of each part.",
     examples=[("import pandas as pd", _LIBRARIES), ("from sklearn.svm import SVC", _LIBRARIES), ("# os", ["os"])],
     random_inputs=lambda rng: ("\n".join(rng.choices(_LINES, k=rng.randint(0, 2))), rng.sample(_MODULES, k=2)),
-    mistakes={0: lambda string, modules: any(module in string for module in modules)},
+    mistakes={0: lambda string, modules: any(m in string for m in modules), 1: _anywhere, 2: _second_word},
 )
 def imports_any(string, modules):
     for line in string.splitlines():
@@ -47,17 +50,85 @@ def imports_any(string, modules):
 
 
 @exercise(
-    "01.clean",
-    "Return a pair: (True, '') to keep the document, (False, 'few letters') to drop it.",
-    "`character.isalnum()` is True for letters and digits, of every alphabet; the underscore is neither.",
-    "Compare with a quarter of all characters, spaces included. Exactly a quarter is enough.",
-    "An empty document has no share; `letters < 0.25 * len(document)` needs no division.",
-    examples=[("x = 1",), ("# =====================\n",), ("a---",), ("a----",), ("___",), ("",)],
-    random_inputs=lambda rng: ("".join(rng.choices("aab1é_    ==--##|\n", k=rng.randint(0, 9))),),
-    mistakes={3: lambda document: enough_letters(document) if document else 1 / 0},
+    "01.jaccard",
+    "A shared word is in both sets; divide by the number of different words, in which it counts once.",
+    "A short file inside a long one is not a copy of it: divide by all words of both, not by those of one.",
+    "`left & right` is the set of shared words, `left | right` that of all words.",
+    examples=[({"a", "b", "c"}, {"b", "c", "d"}), ({"a"}, {"a"}), ({"a"}, {"b"}), ({"a"}, {"a", "b", "c", "d"})],
+    random_inputs=lambda rng: tuple(set(rng.sample("abcdef", k=rng.randint(1, 5))) for _ in range(2)),
+    mistakes={
+        0: lambda left, right: len(left & right) / (len(left) + len(right)),
+        1: lambda left, right: len(left & right) / min(len(left), len(right)),
+    },
 )
-def enough_letters(document):
-    letters = sum(character.isalnum() for character in document)
-    if letters < len(document) / 4:
-        return False, "few letters"
-    return True, ""
+def jaccard(left, right):
+    return len(left & right) / len(left | right)
+
+
+# Lines in which a word begins with "test", has it inside, or neither; a word stands alone or before a bracket.
+_CODE = (
+    *("x = 1", "latest = prices[-1]", "print(latest)", "greatest = max(prices)", "x_test = rows[9:]"),
+    *("import os", "def test_sum():", "# a test", "def test_mean():", "test_rows = 3", ""),
+)
+
+
+def _letters(text):
+    return text.count("test") > int(0.05 * len(text.splitlines()))
+
+
+@exercise(
+    "01.test_rule",
+    "`latest` is still counted. In a pattern, `\\btest` finds `test` at the beginning of a word only.",
+    "In a file of three lines, 5 % is less than one line, so a single mention is enough. Set a least limit of 1.",
+    "Tests are full of names such as `test_sum`; a word that begins with `test` counts, too.",
+    "`max(1, 0.05 * len(text.splitlines()))` is the limit; only what is above it is a test.",
+    examples=[
+        ("latest = prices[-1]",),
+        ("def test_sum():\n    assert 1 + 1 == 2\n\ndef test_mean():\n    assert True",),
+        ("# a test\nx = 1\ny = 2",),
+        ("latest = 1\nx = latest\nprint(latest)",),
+        ("\n" * 57 + "def test_sum():\n" * 3,),
+        ("\n" * 56 + "def test_sum():\n" * 4,),
+        ("",),
+    ],
+    random_inputs=lambda rng: ("\n".join(rng.choices(_CODE, k=rng.randint(1, 6))),),
+    mistakes={
+        0: lambda text: text.count("test") > max(1, 0.05 * len(text.splitlines())),
+        1: lambda text: len(re.findall(r"\btest", text)) > 0.05 * len(text.splitlines()),
+        2: lambda text: len(re.findall(r"\btest\b", text)) > max(1, 0.05 * len(text.splitlines())),
+    },
+    bug=_letters,
+)
+def is_test(text):
+    import re
+
+    mentions = len(re.findall(r"\btest", text))
+    return mentions > max(1, 0.05 * len(text.splitlines()))
+
+
+def _limit(answer: Any, dropped: Mapping[int, int]) -> str:
+    """Judge a predicted number of documents by how many the rule drops at its limit of 5, and how many at 10."""
+    if not isinstance(answer, Real) or isinstance(answer, bool) or not 0 <= answer < float("inf"):
+        return f"Give a number of documents; this is {shown(answer)}."
+    at_five, at_ten = dropped[5], dropped[10]
+    more = at_ten - at_five
+    found = f"{more:,} more go: {at_five:,} at the limit of 5, {at_ten:,} at 10."
+    if abs(answer - more) <= max(3, more / 4):
+        return ""
+    if answer == at_ten:
+        return f"That is how many go at 10; the question is how many more than at 5. {found}"
+    if answer in (at_five, 2 * at_five):
+        return f"Twice the limit does not drop twice as many: only documents with 5 to 9 assignments join. {found}"
+    if answer > more:
+        return f"Too many: the rule sees only what earlier rules have left, and spares user-style documents. {found}"
+    return f"Too few: scripts with 5 to 9 assignments are more frequent than you thought. {found}"
+
+
+@exercise(
+    "01.limit",
+    "At the limit of 10, the documents with 5 to 9 assignments go as well. How many are that?",
+    "Documents that an earlier rule drops, or that are user-style, are not counted.",
+    examine=_limit,
+)
+def more_at_ten(dropped):
+    return dropped[10] - dropped[5]

@@ -1,7 +1,6 @@
 """The demo as people use it: a real server on loopback, a real (untrained) model, and a real browser."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -14,7 +13,6 @@ import requests
 from bs4 import BeautifulSoup
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
@@ -27,9 +25,6 @@ from course_utils.models.generation import stream_completions
 from course_utils.profiles import get_profile
 from course_utils.training import checkpoints
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-DRIVER = shutil.which("chromedriver", path=os.pathsep.join([os.environ["PATH"], os.environ.get("CHROMEWEBDRIVER", "")]))
 # Gradio uses options that pandas 3 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.queueing")
 
@@ -87,22 +82,6 @@ def test_programs_get_the_text_that_the_model_wrote_and_no_files(url, model, ses
     for path in (folder / "config.json", "/etc/passwd", "pyproject.toml"):
         assert requests.get(f"{url}gradio_api/file={path}", timeout=10).status_code in (403, 404)
     assert requests.post(url + "gradio_api/upload", files={"files": b"x" * 100}, timeout=10).status_code >= 400
-
-
-@pytest.fixture
-def window(tmp_path):
-    if not (BROWSER and DRIVER):
-        pytest.skip("no chromium; install it with its driver (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    off = ("background-networking", "component-update", "sync", "gpu", "quic", "dev-shm-usage")
-    flags = ("headless", "no-sandbox", "no-first-run", "window-size=1200,1300", f"user-data-dir={tmp_path}")
-    for flag in (*flags, *(f"disable-{part}" for part in off)):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    window = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield window
-    window.quit()
 
 
 def test_a_browser_shows_the_text_as_written_and_stop_stops_the_work(window, url, model, session_tokenizer):

@@ -21,14 +21,15 @@ from nbformat import NotebookNode
 from course_utils.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY, RELEASE = PROJECT["urls"]["Repository"], f"v{PROJECT['version']}"
 # Every notebook has these cells in this order.
 PARTS = {"title": "markdown", "cost": "markdown", "colab": "code", "setup": "code"}
 PARTS |= {"recap": "markdown"}
 MAX_CODE_LINES, MAX_SENTENCE_WORDS, MAX_CELLS = 25, 25, 50
 MIN_WORDS, MAX_WORDS = 900, 2200
 # Notebooks that are not rewritten yet.
-OLD = ("00", "01", "02", "03", "05", "06", "07", "09")
+OLD = ("06", "07", "09")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB_CELL = f"""\
 # Colab and other fresh machines: install the course's helper package. Elsewhere this cell does nothing.
@@ -36,8 +37,13 @@ import importlib.util
 import os
 
 if importlib.util.find_spec("course_utils") is None:
-    source = os.environ.get("COURSE_SOURCE", "git+{REPOSITORY}")
+    source = os.environ.get(
+        "COURSE_SOURCE", "git+{REPOSITORY}@{RELEASE}"
+    )
     %pip install --quiet "{{source}}\""""
+
+BADGE = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({REPOSITORY}/blob/{RELEASE}/notebooks/"
+BADGE = BADGE.replace("https://github.com/", "https://colab.research.google.com/github/")
 
 _MAGIC = re.compile(r"^(\s*)[%!].*$", re.MULTILINE)
 _SHELL = re.compile(r"^\s*(!|%(pip|conda|sx|system)\b|%%(bash|sh|script|!|system|sx)\b)", re.MULTILINE)
@@ -50,13 +56,15 @@ _UNWANTED = re.compile(
 )
 
 
-def normal_form(notebook: NotebookNode) -> str:
-    """Return the text that a notebook's file must have: no outputs, the course's metadata, sorted keys."""
+def normal_form(notebook: NotebookNode, name: str) -> str:
+    """Return the text that a notebook's file must have: no outputs, the course's metadata, links to this release."""
     notebook = copy.deepcopy(notebook)
+    title = notebook.cells[0]
+    title.source = re.sub(r"\n*\[!\[Open in Colab\].*", "", title.source) + f"\n\n{BADGE}{name})"
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         cell.metadata = {}
-        cell.source = cell.source.strip("\n")
+        cell.source = COLAB_CELL if cell.id == "colab" else cell.source.strip("\n")
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     return nbformat.v4.writes(nbformat.from_dict(notebook)) + "\n"
@@ -185,7 +193,7 @@ def _language(notebook: NotebookNode, name: str) -> Iterator[str]:
             if (length := len(re.findall(r"\w[\w'’.,-]*", sentence))) > MAX_SENTENCE_WORDS:
                 yield f"cell {cell.id}: {length} words, make it two sentences: {sentence}"
     if not MIN_WORDS <= words <= MAX_WORDS and not name.startswith(OLD):
-        yield f"has {words} words of text, {MIN_WORDS} to {MAX_WORDS} are wanted: enough to understand it without running."
+        yield f"has {words} words of text, {MIN_WORDS} to {MAX_WORDS} are wanted."
     if len(notebook.cells) > MAX_CELLS and not name.startswith(OLD):
         yield f"has {len(notebook.cells)} cells, at most {MAX_CELLS} are wanted."
 
@@ -218,6 +226,6 @@ def _cells(notebook: NotebookNode, kind: str) -> list[NotebookNode]:
 if __name__ == "__main__":
     for path in map(Path, sys.argv[1:]):
         notebook = nbformat.read(path, as_version=4)
-        path.write_text(normal_form(notebook), encoding="utf-8", newline="\n")
+        path.write_text(normal_form(notebook, path.name), encoding="utf-8", newline="\n")
         for finding in check(notebook, path.name):
             print(f"{path.name}: {finding}")

@@ -41,6 +41,13 @@ def test_built_once_and_keyed_by_what_made_it():
     assert cache.read_key(other) == {"size": 2}
 
 
+def test_only_what_other_versions_made_is_removed():
+    mine, other, unknown = (cache.build_once("thing", key, build_text) for key in ({"code": "a"}, {"code": "b"}, {}))
+    size = sum(path.stat().st_size for path in other.iterdir())
+    assert cache.remove_others({"code": "a"}) == (1, size)
+    assert (mine.is_dir(), other.exists(), unknown.is_dir()) == (True, False, True)
+
+
 def test_a_failed_build_leaves_nothing_and_can_be_repeated():
     with pytest.raises(OSError, match=r"home is full \(.*no space\): free some space there, or set COURSE_HOME to"):
         cache.build_once("thing", {}, Mock(side_effect=OSError(errno.ENOSPC, "no space")))

@@ -1,7 +1,6 @@
 """Every rule at its limit, the same decisions on real files, and the mixture of the kinds of code."""
 
 import importlib.util
-import random
 from collections import Counter
 from pathlib import Path
 
@@ -83,12 +82,6 @@ def test_tests_and_settings_are_known_by_their_path(keep, paths):
 def test_cleaning_never_raises_and_names_the_first_rule(text, path):
     broken = [rule.name for rule in cleaning.RULES if not cleaning.clean(text, path, [rule]).keep]
     assert cleaning.clean(text, path) == (not broken, broken[0] if broken else "")
-
-
-def test_noise_has_few_characters_per_token(session_tokenizer):
-    rule = cleaning.characters_per_token_rule(session_tokenizer)
-    assert not cleaning.clean("".join(random.Random(0).choices("~^`§€þ", k=500)), rules=[rule]).keep
-    assert cleaning.clean(SCRIPT, rules=[rule]).keep
 
 
 def test_data_set_and_documents_agree_on_real_files(files):

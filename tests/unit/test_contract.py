@@ -43,8 +43,8 @@ NAMES = {
     "plots": "plot_losses",
 }
 OPTIONS = {
-    "__main__ doctor": "",
-    "__main__ fetch": "--profile",
+    "__main__ doctor": "--report",
+    "__main__ fetch": "--profile --clean",
     "__main__ run": "--profile --notebooks --output --timeout --keep-going",
     "__main__ demo": "--profile --model --host --port --no-browser",
     "train": "--profile --preset --output --max-steps --seed --resume --stream --no-stream --infinite --no-infinite "

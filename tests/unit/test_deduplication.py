@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -142,12 +141,3 @@ def test_deduplicate_keeps_the_first_of_every_cluster_in_order(documents):
     assert min(report.exact, report.near) > 2
     nothing, report = deduplication.deduplicate(datasets.Dataset.from_dict({"content": []}))
     assert (len(nothing), *report) == (0, 0, 0, 0)
-
-
-def test_minhash_estimates_the_jaccard_similarity(documents):
-    sets = [words for words in map(words_of, documents[:400:4]) if len(words) >= deduplication.MIN_WORDS]
-    signed = [(words, deduplication.minhash(words)) for words in sets]
-    errors = [(one == two).mean() - len(a & b) / len(a | b) for (a, one), (b, two) in pairwise(signed)]
-    assert np.abs(np.mean(errors)) < 0.01
-    assert np.std(errors) < 0.035  # √(¼ / 256) at most
-    assert (deduplication.minhash(["b", "a", "a"]) == deduplication.minhash(["a", "b"])).all()

@@ -78,23 +78,13 @@ def source_of(data, kind):
 def test_chunks_are_the_full_cuts_of_every_document_without_an_end(texts, length):
     chunks = packing.make_chunker(BYTES, length)({"content": texts})["input_ids"]
     documents = BYTES(texts, split_special_tokens=True).input_ids
-    counts = [len(ids) for ids in documents]
     assert [tuple(ids) for ids in chunks] == [row for ids in documents for row in cut(ids, length)]
     assert BYTES.eos_token_id not in chain(*chunks)
-    if sum(counts):
-        assert packing.share_lost(counts, length) == pytest.approx(1 - sum(map(len, chunks)) / sum(counts))
 
 
 def test_a_forgotten_batched_is_refused_where_it_would_lose_the_corpus(data, tokenizer):
     with pytest.raises(ValueError, match="batched=True"):
         data.map(packing.make_chunker(tokenizer, 32), remove_columns=data.column_names)
-
-
-def test_the_tokens_lost_are_counted_as_the_lesson_shows():
-    counts = [300, 100, 128]
-    assert packing.share_lost(counts, 128) == (44 + 100) / 528
-    assert packing.share_documents_lost(counts, 128) == 1 / 3
-    assert packing.share_lost_by_packing(counts, 128) == (528 + 3) % 128 / (528 + 3)
 
 
 # --- packs ----------------------------------------------------------------------------------------------------------
@@ -111,8 +101,6 @@ def test_packing_in_any_number_of_calls_conserves_every_token_in_order(documents
     expected = [token for ids in documents for token in [*ids, 0]]
     assert np.concatenate(parts).reshape(-1).tolist() + left.tolist() == expected
     assert len(left) < length
-    if documents:
-        assert packing.share_lost_by_packing([len(ids) for ids in documents], length) == len(left) / len(expected)
 
 
 @settings(max_examples=40)
@@ -186,16 +174,15 @@ def test_real_workers_of_two_processes_give_every_token_exactly_once(data, texts
 
 
 def test_a_pass_ends_and_is_the_same_again(data, texts, make, tokenizer):
-    dataset, fills = make(data), []
-    dataset.on_fill = lambda characters, documents: fills.append((characters, documents))
-    expected = cut(joined(tokenizer, texts), LENGTH)
+    dataset, expected = make(data), cut(joined(tokenizer, texts), LENGTH)
     for epoch in (0, 0, 5):  # a validation loop may read it again and again
         dataset.set_epoch(epoch)
         assert [tuple(row["input_ids"].tolist()) for row in islice(dataset, len(expected) + 1)] == expected
     assert next(iter(dataset))["input_ids"].dtype == torch.int64
-    assert len(fills) > 9
-    assert all(characters >= 20 * LENGTH * 2.0 for characters, _ in fills)
-    assert sum(documents for _, documents in fills) <= 3 * len(texts)
+    *full, last = dataset._buffers(texts)
+    assert len(full) > 3
+    assert all(sum(map(len, buffer)) >= 20 * LENGTH * 2.0 for buffer in full)
+    assert [*chain(*full), *last] == texts
 
 
 @pytest.mark.parametrize("persistent", [False, True])

@@ -38,8 +38,8 @@ def test_full_is_the_tutorials_setting():
 @pytest.mark.parametrize(
     ("values", "filtered", "share"),
     [
-        ({}, "", 0.25),
-        ({"code_corpus": "pinned"}, "", 0.25),
+        ({}, "", 0.05),
+        ({"code_corpus": "pinned"}, "", 0.05),
         ({"code_corpus": "mine/code"}, "", 1.0),  # your own code is not a library's
         ({"filtered_corpus": "mine/code"}, "mine/code", 1.0),
         ({"code_corpus": "mine/code", "library_share": 0.5}, "", 0.5),

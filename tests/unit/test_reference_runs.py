@@ -10,12 +10,13 @@ import pytest
 from benchmarks import bench_recipe
 from benchmarks.__main__ import table
 from course_utils import artifacts, models
+from course_utils.evaluation.tasks import load_tasks
 from course_utils.models.counting import CountingModel
 from course_utils.profiles import PROFILES
 from course_utils.training.config import modern
 from tools import recipes, timed_training
 from tools.records import Record
-from tools.reference_runs import baselines, loops, pretraining
+from tools.reference_runs import baselines, loops, mixing, pretraining
 
 TINY, LAPTOP = PROFILES["tiny"], PROFILES["laptop"]
 
@@ -76,6 +77,17 @@ def test_every_way_is_timed_and_measured_on_the_same_text(name):
     assert run["curve"]["bits_per_byte"][0] == pytest.approx(np.log2(2048) * 98_560 / 267_227, abs=1)
     assert run["peak_mb"] > 100
     assert run["compiled"] is False
+
+
+def test_shares_are_compared_by_trainings_that_differ_in_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(mixing, "SHARES", ((0.0, 0.0), (1.0, 1.0)))
+    monkeypatch.setattr(mixing, "modern", lambda depth, base: replace(modern(depth, base), compile=False))  # takes long
+    monkeypatch.setattr(mixing, "load_tasks", lambda: load_tasks()[:2])
+    text = mixing.make(record := Record(tmp_path / "runs.json", {}, command="make"), TINY, depth=1, steps=4)
+    few, many = record.runs
+    assert few["rows"] < many["rows"]
+    assert all(4 < run["user"] < 8 and 0 <= run["function"] <= 2 for run in record.runs)
+    assert "library_share" in text
 
 
 def test_the_time_to_a_loss_is_that_of_the_first_training_that_gets_there():

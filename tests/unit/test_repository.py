@@ -62,6 +62,13 @@ def test_the_readme_is_true_of_commands_notebooks_links_and_sizes():
     assert set(re.findall(r"github(?:\.com)?/([\w.-]+/[\w.-]+?)(?:\.git)?(?=[/)\s`])", README)) == {repository}
 
 
+def test_all_places_name_the_same_version():
+    version = PROJECT["version"]
+    assert yaml.safe_load(text_of("CITATION.cff"))["version"] == version
+    assert re.findall(r"^## ([\d.]+)$", text_of("CHANGELOG.md"), re.MULTILINE)[0] == version
+    assert set(re.findall(r"/blob/([^/]+)/notebooks", README)) == {f"v{version}"}
+
+
 def test_ci_runs_the_readmes_test_command():
     assert text_of(".ci/run").splitlines()[-1] == "make test"
     assert ".ci/run" in [step.get("run") for step in JOBS["linux"]["steps"]]

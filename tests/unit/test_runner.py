@@ -20,7 +20,7 @@ FIGURE = f"from course_utils import plots\nplots.bars({{'a': 1, 'b': 2}}, x='let
 
 
 def write_notebook(folder: Path, name: str, *cells: str) -> Path:
-    text = nbformat.v4.new_markdown_cell(f"# {name}\n\n[next](02_later.ipynb)", id="title")
+    text = nbformat.v4.new_markdown_cell(f"# {name}\n\n## What is it?\n\n[next](02_later.ipynb)", id="title")
     parts = [nbformat.v4.new_code_cell(cell, id=f"cell-{number}") for number, cell in enumerate(cells, start=1)]
     folder.mkdir(exist_ok=True)
     nbformat.write(nbformat.v4.new_notebook(cells=[text, *parts]), folder / f"{name}.ipynb")
@@ -73,6 +73,13 @@ def test_copies_and_pages_are_kept_and_a_failure_stops(course, capsys):
     assert [image["alt"] for image in page.select("img")] == [ALT]
     assert "02_later.html" in [link["href"] for link in page.select("a")]
     assert [link["href"] for link in index.select("a")] == ["00_good.html", "01_broken.html"]
+    assert [link.text for link in index.select("a")] == ["00_good", "01_broken"]
+    assert all(re.fullmatch(r"\d+ s", cell.text) for cell in index.select("td:last-child"))
+    assert page.title.text == "00_good"
+    navigation = [(link.text, link["href"]) for link in page.select("nav.course > a")]
+    assert navigation == [("all notebooks", "index.html"), ("next →", "01_broken.html")]
+    (contents,) = page.select("nav.course li a")
+    assert page.find(id=contents["href"].removeprefix("#")).text.startswith(contents.text)
     assert before == {path.name: path.read_bytes() for path in course.iterdir()}
 
 
@@ -193,3 +200,11 @@ def test_doctor_reports_machine_and_costs_without_warnings(monkeypatch, tmp_path
     assert (done.returncode, done.stderr) == (0, "")
     for word in ("precision", "free_memory_gb", "tiny", "laptop", "full", "steps measured"):
         assert word in done.stdout
+
+
+def test_a_report_names_machine_and_variables_but_no_values(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path))
+    assert main(["doctor", "--report"]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("platform", "torch 2", "limits: works", "COURSE_HOME"))
+    assert str(tmp_path) not in printed

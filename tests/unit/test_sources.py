@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import certifi
 import pytest
 
+from course_utils.artifacts import REFERENCE_MODEL
 from course_utils.data import sources as module
 from course_utils.data.sources import Source, fetch_sources, iter_members, load_manifest
 
@@ -206,3 +207,9 @@ def test_the_manifest_pins_permissively_licensed_projects_for_both_splits():
     for chosen, most in ((every, 330e6), (tiny, 16e6)):
         assert sum(source.size for source in chosen) < most
         assert {source.split for source in chosen} == {"train", "validation"}
+
+
+@pytest.mark.skipif(not REFERENCE_MODEL.is_dir(), reason="this copy has no reference model")
+def test_the_reference_model_never_read_what_any_profile_holds_out():
+    card = (REFERENCE_MODEL / "README.md").read_text(encoding="utf-8")
+    assert [s.name for s in load_manifest() if s.split == "validation" and f"| {s.name} |" in card] == []
