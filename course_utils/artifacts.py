@@ -278,15 +278,6 @@ def reference_band(profile: Profile, data: pretraining.PackedData) -> tuple[list
     return saved["tokens"], saved["low"], saved["high"], f"reference runs ({len(saved['seeds'])} seeds)"
 
 
-def reference_runs(name: str) -> dict[str, Any]:
-    """Return the committed runs that `python -m tools.reference_runs` wrote; without any, say so."""
-    path = REFERENCES / f"{name}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    print(f"The reference runs `{name}` are not in this copy of the course, so their picture is missing.")
-    return {"runs": []}
-
-
 def _identity(location: Location) -> str:
     """Return the name of an artifact; of a data set where it is, or on the Hub, its location and column, and state."""
     path = Path(location.path)
