@@ -184,11 +184,20 @@ def run_folder(profile: Profile, **more: Any) -> Path:
 
 @contextlib.contextmanager
 def own_run(profile: Profile) -> Iterator[Path]:
-    """Lend the folder in which notebook 04 trains, to one process at a time; say why, if a training is repeated."""
+    """Lend the folder in which notebook 04 trains, to one process at a time; say why, if a training is repeated.
+
+    A finished run needs no lock, so that it can be read in a folder that is closed for writing.
+    """
     folder = run_folder(profile, notebook="04")
-    with cache.locked(folder, "training of notebook 04"), pretraining.without_tied_layer():
+    lock = contextlib.nullcontext() if _finished(profile, folder) else cache.locked(folder, "training of notebook 04")
+    with lock, pretraining.without_tied_layer():
         _announce(profile, folder)
         yield folder
+
+
+def _finished(profile: Profile, run: Path) -> bool:
+    steps = pretraining.optimizer_steps(profile, len(packed_data(profile).train))
+    return pretraining.last_checkpoint(run)[1] == steps
 
 
 def pretrained_model(profile: Profile) -> Path:
@@ -199,8 +208,8 @@ def pretrained_model(profile: Profile) -> Path:
 
     def build(folder: Path) -> None:
         tokenizer, data = code_tokenizer(profile), packed_data(profile)
-        own, steps = run_folder(profile, notebook="04"), pretraining.optimizer_steps(profile, len(data.train))
-        run = own if pretraining.last_checkpoint(own)[1] == steps else run_folder(profile)
+        own = run_folder(profile, notebook="04")
+        run = own if _finished(profile, own) else run_folder(profile)
         with cache.locked(run, "pretrained_model"):
             _announce(profile, run)
             model, history = pretraining.train(partial(pretraining.make_trainer, profile, tokenizer, data), run)

@@ -109,6 +109,10 @@ def test_the_notebooks_own_run_becomes_the_model_if_it_is_finished(profile, step
     assert (same, bool(called)) == (steps == 4, steps != 4)
     assert pretraining.last_checkpoint(run)[1] == steps  # kept, so that the notebook can be run again
     assert artifacts.pretrained_model(whole) == artifacts.find_pretrained(whole)
+    monkeypatch.setattr(cache, "locked", lambda *names: pytest.fail("writes"))
+    if steps == 4:  # as in a teacher's folder, which is closed for writing
+        with artifacts.own_run(whole) as again:
+            assert again == run
 
 
 def test_a_training_repeated_because_of_code_is_announced(profile, monkeypatch, capsys):
