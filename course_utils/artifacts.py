@@ -4,14 +4,15 @@ The mechanism is in `cache`, the work in `data`, `models` and `training`. Here s
 what an artifact's key must name so that a changed profile, input, library or line of code gives a new one.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -181,22 +182,33 @@ def run_folder(profile: Profile, **more: Any) -> Path:
     return cache.artifact_folder("runs", _model_key(profile) | more)
 
 
-def pretrain(profile: Profile, stop_at: int) -> None:
-    """Train up to `stop_at` optimizer steps and leave a checkpoint; do nothing if the model is finished."""
-    if cache.artifact_folder("pretrained_model", _model_key(profile)).is_dir():
-        print("This model is already trained; it is loaded from the disk in the next step.")
-        return
-    _train(profile, stop_at)
-    print(f"interrupted after {stop_at} optimizer steps")
+@contextlib.contextmanager
+def own_run(profile: Profile) -> Iterator[Path]:
+    """Lend the folder in which notebook 04 trains, to one process at a time; a finished one may be read-only."""
+    folder = run_folder(profile, notebook="04")
+    lock = contextlib.nullcontext() if _finished(profile, folder) else cache.locked(folder, "training of notebook 04")
+    with lock, pretraining.without_tied_layer():
+        _announce(profile, folder)
+        yield folder
+
+
+def _finished(profile: Profile, run: Path) -> bool:
+    steps = pretraining.optimizer_steps(profile, len(packed_data(profile).train))
+    return pretraining.last_checkpoint(run)[1] == steps
 
 
 def pretrained_model(profile: Profile) -> Path:
-    """Return the folder of the model trained on the packed data, with tokenizer and log (A9); keep no diverged one."""
+    """Return the folder of the model with tokenizer and log (A9): of notebook 04's run, if finished, or trained here."""
 
     def build(folder: Path) -> None:
-        model, history = _train(profile)
+        tokenizer, data = code_tokenizer(profile), packed_data(profile)
+        own = run_folder(profile, notebook="04")
+        run = own if _finished(profile, own) else run_folder(profile)
+        with cache.locked(run, "pretrained_model"):
+            _announce(profile, run)
+            model, history = pretraining.train(partial(pretraining.make_trainer, profile, tokenizer, data), run)
         model.save_pretrained(folder)
-        code_tokenizer(profile).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         (folder / pretraining.HISTORY).write_text(json.dumps(history, indent=1), encoding="utf-8")
 
     folder = cache.build_once("pretrained_model", _model_key(profile), build)
@@ -204,15 +216,14 @@ def pretrained_model(profile: Profile) -> Path:
     return folder
 
 
-def _train(profile: Profile, stop_at: int | None = None) -> tuple[PreTrainedModel, list[dict[str, float]]]:
-    folder, key = run_folder(profile), _model_key(profile)
-    with cache.locked(folder, "pretrained_model"):
-        older, by_code = find_pretrained(profile), {"code": "", "data": []}  # the data's names contain the code, too
-        if older and not folder.exists() and cache.read_key(older) | by_code == key | by_code:
-            print("The course's code has changed since this profile's model was trained, so it is trained again.")
-            print(f"The old model stays in {older}; `python -m course_utils demo --model` takes that folder.")
-        make_trainer = partial(pretraining.make_trainer, profile, code_tokenizer(profile), packed_data(profile))
-        return pretraining.train(make_trainer, folder, stop_at)
+def _announce(profile: Profile, run: Path) -> None:
+    """Say so if a training is about to be repeated only because the course's code has changed."""
+    older, by_code = find_pretrained(profile), {"code": "", "data": []}  # the data's names contain the code, too
+    key = _model_key(profile)
+    begun = any(run.glob("checkpoint-*"))
+    if older and not begun and cache.read_key(older) != key and cache.read_key(older) | by_code == key | by_code:
+        print("The course's code has changed since this profile's model was trained, so it is trained again.")
+        print(f"The old model stays in {older}; `python -m course_utils demo --model` takes that folder.")
 
 
 def find_pretrained(profile: Profile) -> Path | None:
@@ -244,11 +255,6 @@ def load_model(folder: Path) -> PreTrainedModel:
     return causal.with_causal_loss(model.to(choose_device())).eval()
 
 
-def training_history(profile: Profile) -> list[dict[str, float]]:
-    """Return the Trainer's log of the finished training."""
-    return json.loads((pretrained_model(profile) / pretraining.HISTORY).read_text(encoding="utf-8"))
-
-
 def encoder_folder(name: str, pairs: str) -> str:
     """Return where an encoder is: `course` is the installed package, else `scratch`, a small BERT; others stay."""
     if name not in ("course", "scratch"):
@@ -264,24 +270,15 @@ def encoder_folder(name: str, pairs: str) -> str:
     return str(cache.build_once("scratch_encoder", key, partial(encoder.save_scratch_encoder, texts=texts)))
 
 
-class Reference(NamedTuple):
-    """Curves of reference runs: a band (tokens, low, high, name) or None, and further named curves."""
-
-    band: tuple[list[float], list[float], list[float], str] | None
-    curves: Mapping[str, tuple[list[float], list[float]]]
-
-
-def reference_runs(profile: Profile, data: pretraining.PackedData) -> Reference:
-    """Return the committed reference of a profile; where it is not comparable, print so and return an empty one."""
+def reference_band(profile: Profile, data: pretraining.PackedData) -> tuple[list, list, list, str] | None:
+    """Return the committed band of a profile's curve (tokens, low, high, name); None, and say so, if not comparable."""
     path = REFERENCES / f"{profile.name}.json"
     saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"held_out": None}
     same_profile = profile.pretraining == PROFILES[profile.name].pretraining
     if not same_profile or saved["held_out"] != [data.validation_tokens, data.validation_bytes]:
         print("No reference curve: this run has another profile, other data or another tokenizer than the saved ones.")
-        return Reference(None, {})
-    band = (saved["tokens"], saved["low"], saved["high"], f"reference runs ({len(saved['seeds'])} seeds)")
-    tutorial = saved["tutorial"]
-    return Reference(band, {"tutorial's settings": (tutorial["tokens"], tutorial["bits_per_byte"])})
+        return None
+    return saved["tokens"], saved["low"], saved["high"], f"reference runs ({len(saved['seeds'])} seeds)"
 
 
 def _identity(location: Location) -> str:

@@ -1,27 +1,69 @@
-"""Exercises of notebook 04: measuring a model, completing code, training on your own data."""
+"""Exercises of notebook 04: labels, measuring a model, reading learning curves, training on your own data."""
 
 import itertools
-import re
+import math
 
 from course_utils import artifacts
 from course_utils.data.corpus import corpus_kind
-from course_utils.exercises.exercise import exercise
+from course_utils.exercises.exercise import NOT_TRIED, exercise
 from course_utils.profiles import get_profile
 
-_FIRST = ("", " x = 1", "    return x", "def f():", "# first", "printer")
-_LINES = (
-    *("", "  ", "    return x # note", "    if x:", "df.head()", "default = 1", "printer.run()"),
-    *("def area(a, b):", "class Box:", "# next", "@cache", "print(x)", "if x:", "if(x):"),
+
+def _with_bugs(rows, pad, end):
+    longest = max(len(row) for row in rows)
+    inputs = [row + [pad] * (longest - len(row)) for row in rows]
+    labels = [[-100 if token in (pad, end) else token for token in [*row[1:], pad]] for row in inputs]
+    return inputs, labels
+
+
+def _not_shifted(rows, pad, end):
+    inputs, _ = _with_bugs(rows, pad, end)
+    return inputs, [[-100 if token in (pad, end) else token for token in row] for row in inputs]
+
+
+def _nothing_hidden(rows, pad, end):
+    inputs, _ = _with_bugs(rows, pad, end)
+    return inputs, inputs
+
+
+def _still_shifted(rows, pad, end):
+    inputs, _ = _with_bugs(rows, pad, end)
+    return inputs, [[-100 if token == pad else token for token in [*row[1:], pad]] for row in inputs]
+
+
+@exercise(
+    "04.labels",
+    "Here the end of text is -100 in the labels, so the model is never told to stop. Hide the padding only.",
+    "Here the model has to predict padding. A label of -100 is left out of the loss.",
+    "The model moves the labels by one itself. Here they are moved twice: position t answers for token t + 2.",
+    "Without padding and before any hiding, the labels are equal to the inputs.",
+    examples=[([[5, 6, 7, 0], [8, 0]], 1, 0), ([[4, 0, 9], [0], [3, 3]], 1, 0)],
+    random_inputs=lambda rng: (
+        [rng.choices((0, 3, 4, 5), k=rng.randint(1, 4)) for _ in range(rng.randint(1, 3))],
+        1,
+        0,
+    ),
+    mistakes={0: _not_shifted, 1: _nothing_hidden, 2: _still_shifted},
+    bug=_with_bugs,
 )
+def make_batch(rows, pad, end):
+    longest = max(len(row) for row in rows)
+    inputs = [row + [pad] * (longest - len(row)) for row in rows]
+    labels = [[-100 if token == pad else token for token in row] for row in inputs]
+    return inputs, labels
 
 
 @exercise(
     "04.bits_per_byte",
     "Per token is not per byte: the loss of the whole text is loss per token times tokens.",
-    "The loss is in nats, to the base e. One bit is ln 2 = `math.log(2)` nats, so there are more bits than nats.",
+    "The loss is in nats, to the base e. Check yourself: ln 256 nats for one-byte tokens are 8 bits.",
+    "Tokens and bytes are swapped: a token has several bytes, so bits per byte are fewer than bits per token.",
     examples=[(2.0, 100, 350), (9.01, 1000, 3500), (0.0, 10, 30)],
     random_inputs=lambda rng: (rng.randint(1, 40) / 4, rng.randint(1, 20), rng.randint(20, 60)),
-    mistakes={1: lambda loss, tokens, num_bytes: loss * tokens / num_bytes},
+    mistakes={
+        1: lambda loss, tokens, num_bytes: loss * tokens / num_bytes,
+        2: lambda loss, tokens, num_bytes: loss / math.log(2) * num_bytes / tokens,
+    },
 )
 def bits_per_byte(loss, tokens, num_bytes):
     import math
@@ -30,23 +72,37 @@ def bits_per_byte(loss, tokens, num_bytes):
     return bits / num_bytes
 
 
-@exercise(
-    "04.first_block",
-    "The first line always stays, whatever it begins with. Look at the lines after it, one by one.",
-    "Indented lines belong to the block: `\\n    if` does not end it, `\\nif` does.",
-    "Compare whole words: `printer` and `default` begin like `print` and `def`, but begin no new block.",
-    "Remove the spaces and empty lines at the end with `rstrip()`; the spaces at the beginning are code.",
-    examples=[("    return a * b\n\ndef perimeter(a, b):\n",), (" pd\n# load the data\n",)],
-    random_inputs=lambda rng: ("\n".join([rng.choice(_FIRST), *rng.choices(_LINES, k=rng.randint(0, 3))]),),
-    mistakes={
-        0: lambda string: re.split(r"(?m)^(?:class\b|def\b|#|@|print\b|if\b)", string)[0].rstrip(),
-        2: lambda string: re.split("\nclass|\ndef|\n#|\n@|\nprint|\nif", string)[0].rstrip(),
-    },
-)
-def first_block(string):
-    import re
+CURVES = ("as it stands", "fitted", "ours")
 
-    return re.split(r"\n(?=(?:class|def|print|if)\b|[#@])", string)[0].rstrip()
+
+def _match(answer: object, measured: dict[str, str]) -> str:
+    """Return the fault of {"A": name, …}, the names of three trainings, as the learner read them from curves."""
+    if not isinstance(answer, dict) or set(answer) != set(measured):
+        return f"Give a dictionary with the keys {', '.join(sorted(measured))}."
+    if all(name is None for name in answer.values()):
+        return NOT_TRIED
+    if unknown := [str(name) for name in answer.values() if name not in CURVES]:
+        return f"There is no training {', '.join(unknown)}; the names are {', '.join(CURVES)}."
+    if len(set(answer.values())) < len(measured):
+        return "Each of the three names belongs to one curve."
+    if answer == measured:
+        return ""
+    wrong = {name for letter, name in answer.items() if measured[letter] != name}
+    if wrong == {"as it stands", "fitted"}:
+        return "Two are exchanged. Whose rate stays near zero until the end? Its weights hardly move."
+    if wrong == {"fitted", "ours"}:
+        return "Two are exchanged. Both reach their peak. Count the updates that each makes from the same tokens."
+    return "At least two are exchanged. Begin with the rate that stays near zero: its weights hardly move."
+
+
+@exercise(
+    "04.match",
+    "Compare the end of the curves: the flattest one belongs to the training whose weights moved least.",
+    "From the same tokens, batches of 16 rows give 16 times as many updates as batches of 256.",
+    examine=_match,
+)
+def my_match():
+    return {"A": "fitted", "B": "as it stands", "C": "ours"}
 
 
 def _own_corpus(value: object) -> str:

@@ -1,5 +1,6 @@
-"""Pretraining with the library's Trainer: settings, one run that can be interrupted, and what it records."""
+"""Pretraining with the library's Trainer, as in the cells of notebook 04: settings, one run, and what it records."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, IterableDataset
+from safetensors.torch import load_file
 from transformers import DataCollatorForLanguageModeling, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerState
 
 from course_utils.data.tokenization import check_tokenizer
 from course_utils.environment import choose_device, choose_precision
@@ -54,10 +57,15 @@ def tutorial_settings(profile: Profile) -> Profile:
     return replace(settings, train_steps=train_steps, eval_steps=eval_steps, save_steps=save_steps)
 
 
+def optimizer_steps(profile: Profile, rows: int) -> int:
+    """Return the steps of a training on `rows` sequences; of one pass, where the profile says -1."""
+    one_pass = steps_per_pass(rows, profile.batch_size, accumulation_steps=profile.accumulation_steps)
+    return one_pass if profile.train_steps == -1 else profile.train_steps
+
+
 def training_arguments(profile: Profile, output_dir: Path | str, rows: int) -> TrainingArguments:
     """Translate a profile into the Trainer's arguments, for `rows` sequences; the warm-up is at most half of all."""
-    one_pass = steps_per_pass(rows, profile.batch_size, accumulation_steps=profile.accumulation_steps)
-    steps = one_pass if profile.train_steps == -1 else profile.train_steps
+    steps = optimizer_steps(profile, rows)
     return TrainingArguments(
         output_dir=str(output_dir), report_to="none",
         per_device_train_batch_size=profile.batch_size, per_device_eval_batch_size=profile.batch_size,
@@ -73,17 +81,11 @@ def training_arguments(profile: Profile, output_dir: Path | str, rows: int) -> T
     )  # fmt: skip
 
 
-class _Watch(TrainerCallback):
-    """Stop at a NaN, seal every checkpoint, and interrupt after `stop_at` steps as if the laptop had been closed."""
-
-    def __init__(self, stop_at: int | None):
-        self.stop_at = stop_at
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.stop_at is not None and state.global_step >= self.stop_at:
-            control.should_save = control.should_training_stop = True
+class Guard(TrainerCallback):
+    """Stop at a NaN, and write the checksums of every checkpoint into it."""
 
     def on_log(self, args, state, control, logs, **kwargs):
+        """Look at the losses."""
         for name in ("loss", "eval_loss", "train_loss"):  # before a checkpoint is written
             if not math.isfinite(logs.get(name, 0.0)):
                 what = f"step {state.global_step} of {state.max_steps}: {name} is {logs[name]}. No model is saved."
@@ -92,6 +94,7 @@ class _Watch(TrainerCallback):
                 raise TrainingDiverged(f"{what} {cause}: {remedy}")
 
     def on_save(self, args, state, control, **kwargs):
+        """Seal the checkpoint."""
         checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
@@ -108,20 +111,32 @@ def make_trainer(profile: Profile, tokenizer: Any, data: PackedData, output_dir:
     )  # fmt: skip
 
 
-def train(
-    make: Callable[[Path], Trainer], run_folder: Path, stop_at: int | None = None
-) -> tuple[PreTrainedModel, list[dict[str, float]]]:
-    """Train to the end, or to `stop_at` steps, from the newest intact checkpoint in `run_folder`, if there is one.
+def last_checkpoint(run_folder: Path) -> tuple[Path | None, int]:
+    """Return the newest intact checkpoint of a run, None without one, and the number of steps behind it."""
+    checkpoint = checkpoints.find_last(run_folder)
+    return checkpoint, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
-    Returns the model and the log. The folder must be named by all that makes the weights: nothing else tells one run
-    from another. Raises `TrainingDiverged` for a NaN.
+
+def without_tied_layer() -> contextlib.AbstractContextManager:
+    """Drop a warning: a checkpoint lacks the output layer, which is the input table and saved once."""
+    return dropped_messages("transformers.trainer", "lm_head.weight")
+
+
+def train(make: Callable[[Path], Trainer], run_folder: Path) -> tuple[PreTrainedModel, list[dict[str, float]]]:
+    """Train to the end from the newest intact checkpoint in `run_folder`, if there is one; return model and log.
+
+    The folder must be named by all that makes the weights: nothing else tells one run from another. Raises
+    `TrainingDiverged` for a NaN.
     """
     trainer = make(run_folder)
-    checkpoint = checkpoints.find_last(run_folder)
+    checkpoint, done = last_checkpoint(run_folder)
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else trainer.state
+    if checkpoint and done == state.max_steps:  # the Trainer would add a step
+        trainer.model.load_state_dict(load_file(checkpoint / "model.safetensors"), strict=False)
+        return trainer.model, state.log_history
     trainer.args.eval_on_start = checkpoint is None  # a resumed run was evaluated before it stopped
-    trainer.add_callback(_Watch(stop_at))
-    # A checkpoint lacks the output layer, which is the input table and saved once.
-    with dropped_messages("transformers.trainer", "lm_head.weight"):
+    trainer.add_callback(Guard())
+    with without_tied_layer():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     return trainer.model, trainer.state.log_history
 

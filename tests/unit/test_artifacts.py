@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import matplotlib
 import pandas
 import pytest
 import sklearn
+import torch
 from safetensors.torch import load_file, save_file
+from transformers import Trainer
 
 from course_utils import artifacts, cache
 from course_utils.data import corpus, deduplication, documents, sources
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
+from course_utils.training import pretraining
 from course_utils.training.loop import TrainingDiverged
 
 
@@ -41,21 +45,16 @@ def profile(own_code, monkeypatch):
 
 
 def test_the_whole_chain_on_own_code(profile, capsys):
-    artifacts.pretrain(profile, stop_at=2)
-    assert "interrupted after 2 optimizer steps" in capsys.readouterr().out
-    assert (artifacts.run_folder(profile) / "checkpoint-2").is_dir()
     folder = artifacts.pretrained_model(profile)
     model, tokenizer = artifacts.load_model(folder), artifacts.code_tokenizer(profile)
     assert model.config.vocab_size == len(tokenizer) == profile.vocab_size
     data = artifacts.packed_data(profile)
     assert data.train[0]["input_ids"].shape == (profile.context_length,)
-    assert [entry["step"] for entry in artifacts.training_history(profile) if "eval_loss" in entry] == [0, 2, 4]
+    log = json.loads((folder / pretraining.HISTORY).read_text())
+    assert [entry["step"] for entry in log if "eval_loss" in entry] == [0, 2, 4]
     assert not artifacts.run_folder(profile).exists()  # checkpoints go once the model stands
-    artifacts.pretrain(profile, stop_at=2)
-    assert artifacts.reference_runs(profile, data).band is None  # other data than that of the reference
-    said = capsys.readouterr().out
-    assert "already trained" in said
-    assert "No reference curve" in said
+    assert artifacts.reference_band(profile, data) is None  # other data than that of the reference
+    assert "No reference curve" in capsys.readouterr().out
     train, held_out = (artifacts.clean_corpus(profile).load(split) for split in ("train", "validation"))
     assert set(train["repo_name"][:]).isdisjoint(held_out["repo_name"][:])
     assert deduplication.near_duplicates(train["content"][:] + held_out["content"][:], threshold=0.85) == []
@@ -96,17 +95,41 @@ def test_changed_own_code_gives_a_new_corpus_also_in_a_folder_of_links(own_code,
     assert len({location.path for location in found}) == 3
 
 
+@pytest.mark.parametrize("steps", [4, 2])
+def test_the_notebooks_own_run_becomes_the_model_if_it_is_finished(profile, steps, monkeypatch):
+    profile = replace(profile, seed=10 + steps)
+    whole, own = replace(profile, train_steps=4), replace(profile, train_steps=steps)
+    make = partial(pretraining.make_trainer, own, artifacts.code_tokenizer(own), artifacts.packed_data(own))
+    with artifacts.own_run(whole) as run:
+        model, _ = pretraining.train(make, run)
+    called, train = [], Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda self, **options: called.append(self) or train(self, **options))
+    made = artifacts.load_model(artifacts.pretrained_model(whole))
+    same = all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(model.parameters(), made.parameters(), strict=True))
+    assert (same, bool(called)) == (steps == 4, steps != 4)
+    assert pretraining.last_checkpoint(run)[1] == steps  # kept, so that the notebook can be run again
+    assert artifacts.pretrained_model(whole) == artifacts.find_pretrained(whole)
+    monkeypatch.setattr(cache, "locked", lambda *names: pytest.fail("writes"))
+    if steps == 4:  # as in a teacher's folder, which is closed for writing
+        with artifacts.own_run(whole) as again:
+            assert again == run
+
+
 def test_a_training_repeated_because_of_code_is_announced(profile, monkeypatch, capsys):
+    def begin(profile):
+        with artifacts.own_run(profile):
+            print("training starts")
+
     profile = replace(profile, seed=2)
     old = artifacts.pretrained_model(profile)
+    begin(profile)
     assert "code has changed" not in capsys.readouterr().out
     monkeypatch.setattr(cache, "code_fingerprint", lambda: "changed")
-    monkeypatch.setattr(artifacts.pretraining, "train", lambda make, folder, stop_at: print("training starts"))
     assert artifacts.find_pretrained(profile) == old
-    artifacts.pretrain(profile, stop_at=2)
+    begin(profile)
     said = capsys.readouterr().out
     assert said.index("code has changed") < said.index(str(old)) < said.index("training starts")
-    artifacts.pretrain(replace(profile, seed=3), stop_at=2)  # another profile's model is no older version
+    begin(replace(profile, seed=3))  # another profile's model is no older version
     assert "code has changed" not in capsys.readouterr().out
 
 

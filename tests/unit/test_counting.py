@@ -1,5 +1,7 @@
 """The counting model: a small text by hand, probabilities that sum to one, one answer for every way to ask."""
 
+from collections import Counter, defaultdict
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,17 @@ def test_a_small_text_by_hand():
     assert model.next_probabilities([1]) == pytest.approx(after)
     assert model.next_probabilities([4, 2, 1]) == pytest.approx(after)
     assert model.loss([[1, 2, 4]]) == pytest.approx(-np.log(after[2] * model.next_probabilities([2])[4]) / 2)
+
+
+def test_the_longest_histories_have_the_counts_of_notebook_00():
+    tokens = np.random.default_rng(2).integers(1, 4, 300).tolist()
+    counts, padded = defaultdict(Counter), [0] * 4 + tokens
+    for i, token in enumerate(padded[4:], start=4):
+        counts[tuple(padded[i - 4 : i])][token] += 1
+    _, _, times, totals, kinds = CountingModel(tokens, vocab_size=4).tables[-1]
+    assert sorted(times) == sorted(time for found in counts.values() for time in found.values())
+    assert sorted(totals) == sorted(found.total() for found in counts.values())
+    assert sorted(kinds) == sorted(map(len, counts.values()))
 
 
 @pytest.mark.parametrize("memory", [0, 1, 4])

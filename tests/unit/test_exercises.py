@@ -31,7 +31,6 @@ from course_utils.exercises import all_exercises, comparing, reveal, show, solut
 from course_utils.exercises import tokenizer as bpe
 from course_utils.exercises.exercise import NOT_TRIED, Exercise
 from course_utils.models.decoding import next_token_probabilities
-from course_utils.models.generation import first_block
 from course_utils.say import say
 from course_utils.training import heldout, losses, optimization
 
@@ -119,6 +118,11 @@ def lowest_rank_first(word, merges):
     return pieces
 
 
+def mended(rows, pad, end, hidden=-100):
+    batch = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
+    return batch, batch.masked_fill(batch == pad, hidden)
+
+
 def endless_cut(lists, end, n):
     stream, pieces = joined(lists, end), []
     while len(stream) >= n:
@@ -169,11 +173,10 @@ WRONG = [
     ("03.mask", lambda row, end: [[token == mine for token in row] for mine in row], "True, True"),
     ("04.bits_per_byte", lambda loss, tokens, size: loss / math.log(2), r"bits_per_byte\(2\.0, 100, 350"),
     ("04.bits_per_byte", lambda loss, tokens, size: loss * tokens / size * math.log(2), r"got       0\."),
-    ("04.first_block", lambda string: string.split("\n")[0].rstrip(), r"first_block\('.*\\n"),
-    ("04.first_block", lambda string: re.split("\nclass|\ndef|\n#|\n@|\nprint|\nif", string)[0], r"first_block\('"),
-    ("04.first_block", lambda string: re.split("class|def|#|@|print|if", string)[0].rstrip(), r"got       ''"),
-    ("04.first_block", lambda string: re.split("\nclass\\b|\ndef\\b", string)[0].rstrip(), r"\\n(#|@|if|print)"),
-    ("04.first_block", lambda string: first_block(string).strip(), r"got       'return"),
+    ("04.bits_per_byte", lambda loss, tokens, size: round(loss / math.log(2) * tokens / size, 1), "expected  0.8"),
+    ("04.labels", lambda rows, pad, end: (rows, rows), r"labels\(\[\[|<lambda>|make_batch\("),
+    ("04.labels", lambda rows, pad, end: mended(rows, pad, end, hidden=-1), "expected .*-100"),
+    ("04.labels", lambda *given: [part.tolist() for part in mended(*given)][::-1], "order is not"),
     ("05.order", lambda points: [0.2 * points[0][1], 0.0], r"fit_line\(\["),
     ("05.evaluate", lambda batches: sum(sum(r[:1]) for b in batches for r in b), r"evaluate\(\[\[\["),
     ("05.steps_per_pass", lambda rows, batch, n, k: math.ceil(rows / (batch * k)), r"steps_per_pass\(100, 8, 2, 4"),
@@ -267,7 +270,7 @@ RIGHT = [
     ("03.conserve", lambda *arguments: packing.pack(*arguments)[0]),
     ("03.mask", look),
     ("04.bits_per_byte", heldout.bits_per_byte),
-    ("04.first_block", first_block),
+    ("04.labels", mended),
     ("05.steps_per_pass", optimization.steps_per_pass),
     *[("05.own_loss", function) for function in (mean_of_rows, focal, keytoken_weighted)],
     ("06.f1", lambda p, r: f1_score(r, p, zero_division=0)),
@@ -325,28 +328,29 @@ def test_hints_come_one_by_one_and_start_again_after_success(capsys):
         check(exercise.id, answer)
         return capsys.readouterr().out.partition("expected")[2].partition("\n")[2].strip()
 
-    first, second = (f"Hint: {hint}" for hint in exercise.hints)
+    first, second, third = (f"Hint: {hint}" for hint in exercise.hints)
     last = 'No more hints. solution("04.bits_per_byte") shows one way to write it.'
-    assert [hint_for(lambda loss, tokens, num_bytes: loss) for _ in range(4)] == ["", first, second, last]
+    assert [hint_for(lambda loss, tokens, num_bytes: loss) for _ in range(5)] == ["", first, second, third, last]
     assert hint_for(exercise.solution) == ""
     # What fits comes first, and once only; then the others.
-    assert [hint_for(exercise.mistakes[1]) for _ in range(3)] == [second, first, last]
+    assert [hint_for(exercise.mistakes[1]) for _ in range(4)] == [second, first, third, last]
 
 
 def test_what_is_printed_and_not_returned(capsys):
-    assert check("04.first_block", lambda string: print(first_block(string))) is False
-    message = r"got       None(?s:.)*printed   '    return a \* b\\n'\nHint: Your function returns None. Use `return`"
+    assert check("04.bits_per_byte", lambda *numbers: print(heldout.bits_per_byte(*numbers))) is False
+    message = r"got       None(?s:.)*printed   '0\.82\d+\\n'\nHint: Your function returns None. Use `return`"
     assert re.search(message, capsys.readouterr().out)
 
 
 def test_exception_names_its_line_and_a_small_input_is_shown(capsys):
-    def long_ones_fail(string):
-        return string.split("\n")[5] if len(string) > 55 else first_block(string)
+    def long_ones_fail(lists, end, n):
+        return lists[5] if len(repr((lists, end, n))) > 35 else packing.pack(lists, end, n)[0]
 
-    check("04.first_block", long_ones_fail)
+    check("03.pack", long_ones_fail)
     out = capsys.readouterr().out
-    assert re.search(r'IndexError: list index out of range \(line \d+: return string.split\("\\n"\)\[5\]', out)
-    assert 56 <= len(ast.literal_eval(re.search(r"long_ones_fail\((.*)\)\n", out)[1])) <= 59
+    assert re.search(r"IndexError: list index out of range \(line \d+: return lists\[5\]", out)
+    shown = re.search(r"long_ones_fail(\(.*\))\n", out)[1]
+    assert 36 <= len(shown) <= 39
 
 
 class Hostile:
@@ -421,11 +425,11 @@ def test_the_users_interrupt_passes_and_other_threads_are_checked_too(capsys):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
-            check("04.first_block", interrupted)
+            check("04.bits_per_byte", interrupted)
     finally:
         signal.signal(signal.SIGINT, before)
     with ThreadPoolExecutor(1) as threads:
-        assert threads.submit(check, "04.first_block", first_block).result() is True
+        assert threads.submit(check, "04.bits_per_byte", heldout.bits_per_byte).result() is True
 
 
 @pytest.mark.parametrize("function", [lambda: check("03.pakc", None), lambda: solution("03.pakc")])
@@ -465,6 +469,26 @@ def test_own_corpus_that_is_a_data_set_and_its_faults(tmp_path, capsys):
     for message, folder in faulty.items():
         assert check("04.own_corpus", folder) is False
         assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("letters", "finding"),
+    [
+        (("fitted", "as it stands", "ours"), "Whose rate stays near zero"),
+        (("as it stands", "ours", "fitted"), "Count the updates"),
+        (("ours", "fitted", "as it stands"), "At least two"),
+        (("ours", "ours", "fitted"), "belongs to one curve"),
+        (("ours", "theirs", "fitted"), "no training theirs"),
+    ],
+)
+def test_curves_matched_wrongly(letters, finding, capsys):
+    truth = dict(zip("ABC", ("as it stands", "fitted", "ours"), strict=True))
+    assert check("04.match", dict.fromkeys("ABC"), truth) is None
+    assert check("04.match", ["ours"], truth) is False
+    assert check("04.match", truth, truth) is True
+    capsys.readouterr()
+    assert check("04.match", dict(zip("ABC", letters, strict=True)), truth) is False
+    assert finding in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("by_rows", [True, False])

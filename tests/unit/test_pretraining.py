@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel
+from transformers import DataCollatorForLanguageModeling, GPT2LMHeadModel, TrainerCallback
 
 from course_utils.environment import choose_precision
 from course_utils.models.causal import gpt2_config
@@ -38,10 +38,26 @@ def make(profile, session_tokenizer, data):
     return partial(pretraining.make_trainer, profile, session_tokenizer, data, dropout=0.1)
 
 
+class StopAt(TrainerCallback):
+    """Stop as if the laptop had been closed, as in notebook 04."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def added(self, trainer):
+        trainer.add_callback(self)
+        return trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
 @pytest.mark.parametrize("torn", [None, "optimizer.pt", "rng_state.pth", "run.json"])
 def test_interrupted_and_resumed_gives_the_very_same_weights(make, tmp_path, caplog, capsys, torn):
     whole, whole_log = pretraining.train(make, tmp_path / "whole")
-    pretraining.train(make, tmp_path / "parts", stop_at=6 if torn else 5)
+    stop = StopAt(6 if torn else 5)
+    pretraining.train(lambda folder: stop.added(make(folder)), tmp_path / "parts")
     if torn:
         newest = tmp_path / "parts" / "checkpoint-6"
         (newest / torn).write_bytes((newest / torn).read_bytes()[:50])
@@ -54,6 +70,10 @@ def test_interrupted_and_resumed_gives_the_very_same_weights(make, tmp_path, cap
     logs = [{e["step"]: e["eval_loss"] for e in log if "eval_loss" in e} for log in (whole_log, resumed_log)]
     assert logs[0] == logs[1]
     assert list(logs[1]) == [0, 3, 6, 9, 12]
+    again, again_log = pretraining.train(make, tmp_path / "parts")  # a finished run is read, not trained further
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+    assert again_log[-1]["step"] == 12
+    assert pretraining.last_checkpoint(tmp_path / "parts")[1] == 12
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """What makes the committed results and the table of baselines: fair by construction, and able to go on."""
 
 import itertools
+import json
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState, GradientState
 
 from benchmarks import bench_recipe
 from benchmarks.__main__ import table
@@ -52,6 +54,23 @@ def test_a_rung_changes_what_its_name_says_and_the_last_is_the_recipe():
     assert len({profile.train_steps * profile.tokens_per_step // 10**5 for profile, _ in settings.values()}) == 1
 
 
+def test_committed_curves_are_of_the_settings_that_notebook_04_names():
+    saved = json.loads((artifacts.REFERENCES / "curves.json").read_text(encoding="utf-8"))
+    settings = pretraining.settings(PROFILES[saved["profile"]])
+    runs = [run for run in saved["runs"] if run["setting"] != "counting"]
+    for run in runs:
+        profile, dropout = settings[run["setting"]]
+        used = run["settings"]
+        assert used["dropout"] == dropout
+        named = {name: getattr(profile, name) for name in used.keys() - {"dropout", "parameters"}}
+        assert named.items() <= used.items()
+        assert run["tokens"][-1] == profile.train_steps * profile.tokens_per_step
+    # The notebook's exercise has this answer: from the same tokens, the three end in this order.
+    ends = {run["setting"]: run["bits_per_byte"][-1] for run in reversed(runs)}  # of the first seed
+    assert ends["ours"] < ends["HF course, fitted warm-up, no dropout"] < ends["HF course as it stands"]
+    assert ends.keys() == settings.keys()
+
+
 @pytest.mark.parametrize("name", [recipes.TUTORIAL, recipes.TRAINER, recipes.PLAIN, recipes.rungs(TINY)[-1].name])
 def test_every_way_is_timed_and_measured_on_the_same_text(name):
     recipe = recipes.find(TINY, name)
@@ -59,6 +78,8 @@ def test_every_way_is_timed_and_measured_on_the_same_text(name):
     text = [timed_training.load_data(recipe.config.profile, 1024).validation["input_ids"][:].flatten()]
     text.append(timed_training.load_data(TINY, 1024).validation["input_ids"][:].flatten())
     assert np.array_equal(*text)
+    AcceleratorState._reset_state(reset_partial_state=True)  # another test may have left its number format
+    GradientState._reset_state()
     run = timed_training.timed_run(recipe, seed=1, steps=3, shares=(1.0,), held_out_tokens=2048)
     assert run["tokens"] == 3 * recipe.config.profile.tokens_per_step
     assert run["curve"]["tokens"] == [0, run["tokens"]]

@@ -1,4 +1,4 @@
-"""Trainings of notebook 04 with the Trainer, by steps: a band around the profile's own, other settings, two sizes."""
+"""What notebook 04 compares with, by steps: a band around the profile's own training, other settings, two sizes."""
 
 import json
 from dataclasses import replace
@@ -10,12 +10,15 @@ from transformers import PreTrainedTokenizerBase, Trainer
 
 from course_utils import artifacts, cache
 from course_utils.models import causal, generation
+from course_utils.models.counting import CountingModel
 from course_utils.profiles import PROFILES, Profile
 from course_utils.training import pretraining
 from tools.records import Record
 
 # Relative width added on both sides: a few seeds do not span all that is normal.
 TOLERANCE = 0.03
+# Rows that the counting model reads, as in notebook 04: more take gigabytes of memory.
+MOST_COUNTED = 40_000
 
 
 def curve(profile: Profile, data: pretraining.PackedData, dropout: float = 0.0) -> dict[str, Any]:
@@ -75,8 +78,9 @@ def settings(profile: Profile) -> dict[str, tuple[Profile, float]]:
 
 
 def make(record: Record, profile: Profile, seeds: list[int]) -> str:
-    """Train all settings with all seeds; return the last values as text."""
+    """Train all settings with all seeds, and count in the same rows; return the last values as text."""
     data = artifacts.packed_data(profile)
+    record.run(partial(_counted, profile, data), setting="counting", seed=seeds[0])
     shown = ("batch_size", "accumulation_steps", "learning_rate", "warmup_steps", "train_steps", "model_width")
     lines = []
     for seed in seeds:
@@ -91,6 +95,13 @@ def make(record: Record, profile: Profile, seeds: list[int]) -> str:
 
 def _run(used: dict[str, Any], profile: Profile, data: pretraining.PackedData, dropout: float) -> dict[str, Any]:
     return {"settings": used, **curve(profile, data, dropout)}
+
+
+def _counted(profile: Profile, data: pretraining.PackedData) -> dict[str, Any]:
+    rows = data.train.with_format("numpy")["input_ids"][:MOST_COUNTED]
+    counting = CountingModel(rows, len(artifacts.code_tokenizer(PROFILES[profile.name])))
+    loss = counting.loss(data.validation.with_format("numpy")["input_ids"][:])
+    return {"tokens": [rows.size], "bits_per_byte": [data.bits_per_byte(loss)]}
 
 
 def _configuration(profile: Profile) -> Any:
