@@ -76,11 +76,21 @@ def bars(values: Mapping[str, float | Mapping[str, float]], *, x: str, y: str, a
     _show(figure, alt)
 
 
-def ranking(values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0f}") -> None:
-    """Draw horizontal bars, one per name, the first name on top: for long names."""
+def ranking(
+    values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0f}", intervals: Mapping = {}, mark: float = 0.0
+) -> None:
+    """Draw horizontal bars, one per name, the first name on top: for long names.
+
+    `intervals` holds (low, high) by name, drawn as a line across the bar's end; `mark` is a dashed line.
+    """
     figure, axes = _axes(x, "", height=0.8 + 0.28 * len(values))
-    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0])
-    axes.bar_label(drawn, fmt=form, fontsize=8, padding=2)
+    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[5] if intervals else COLOURS[0])
+    axes.bar_label(drawn, fmt=form, fontsize=8, padding=2, label_type="center" if intervals else "edge")
+    for place, name in enumerate(values):
+        if name in intervals:
+            axes.plot(intervals[name], [place] * 2, color="black", marker="|", linewidth=1)
+    if mark:
+        axes.axvline(mark, color=COLOURS[3], linestyle="--")
     axes.set_yticks(range(len(values)), list(values))
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -184,6 +194,20 @@ def stack(pictures: Mapping[str, Picture], *, alt: str) -> Picture:
     parts = (f'<div style="margin:.7em 0 .2em">{html.escape(name)}</div>{p.html}' for name, p in pictures.items())
     joined = f'<div role="group" aria-label="{_escaped(alt)}">{"".join(parts)}</div>'
     return Picture(joined, "\n\n".join(f"{name}\n{picture.text}" for name, picture in pictures.items()))
+
+
+def distributions(groups: Mapping[str, Sequence[float]], *, x: str, alt: str, cut: float) -> Picture:
+    """Return one histogram per group, one below another with the same bins, and a dashed line at `cut`."""
+    figure = Figure(figsize=(7, 0.5 + 1.1 * len(groups)), layout="constrained")
+    bins = np.histogram_bin_edges(np.concatenate([*groups.values()]), 24)
+    rows = figure.subplots(len(groups), sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, color, (name, values) in zip(rows, COLOURS, groups.items(), strict=False):
+        axes.hist(values, bins, color=color)
+        axes.axvline(cut, color=COLOURS[3], linestyle="--")
+        axes.set_ylabel(name)
+        axes.spines[["top", "right"]].set_visible(False)
+    rows[-1].set_xlabel(x)
+    return Picture(_image(figure, alt), f"[figure: {alt}]")
 
 
 def strips(
