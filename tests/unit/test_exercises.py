@@ -178,12 +178,15 @@ WRONG = [
     ("05.steps_per_pass", lambda rows, batch, n, k: math.ceil(rows / (batch * k)), r"steps_per_pass\(100, 8, 2, 4"),
     ("05.steps_per_pass", lambda rows, batch, n, k: rows / (batch * n * k), "type float; the type int is expected"),
     ("05.steps_per_pass", lambda rows, batch, n, k: math.ceil(rows / (batch * n)) // k, r"steps_per_pass\("),
-    ("06.f1", lambda p, r: sum(map(int.__eq__, p, r)) / len(p), r"my_f1\(\[1, 0, 1, 1, 0\]"),
-    ("06.f1", lambda p, r: sum(map(int.__and__, p, r)) / max(1, sum(p)), r"f1\(\[1, 0, 0\]"),
-    ("06.f1", lambda p, r: 2 * sum(map(int.__and__, p, r)) / (sum(p) + sum(r)), "ZeroDivisionError: division by zero"),
     ("06.share_padded", lambda lengths, size: sum(lengths) / cells(lengths, size, len), r"share_padded\(\["),
     ("06.share_padded", lambda lengths, size: 1 - sum(lengths) / cells(lengths, size, lambda rows: size), "cted  0"),
     ("06.share_padded", lambda lengths, size: sum(max(lengths) - n for n in lengths) / sum(lengths), r"padded\("),
+    ("06.f1", lambda p, r: sum(map(int.__eq__, p, r)) / len(p), r"f1\(\[1, 1, 1\], \[1, 0, 0\]"),
+    ("06.f1", lambda p, r: sum(map(int.__and__, p, r)) / max(1, sum(p)), r"f1\(\[1, 1, 1\]"),
+    ("06.f1", lambda p, r: 2 * sum(map(int.__and__, p, r)) / (sum(p) + sum(r)), "ZeroDivisionError: division by zero"),
+    ("06.report", lambda hits, rows: [sum(own) / len(own) for own in hits], "type list; the type float"),
+    ("06.report", lambda hits, rows: sum(map(sum, hits)) / rows, r"report\(\[\[1, 1\], \[0, 1\]\], 3\)"),
+    ("06.report", lambda hits, rows: sum(hits[0][:rows]) / rows, "expected  0.6"),
     ("07.pass_at_k", lambda n, c, k: c / n, r"my_pass_at_k\(4, 1, 2\)"),
     ("07.pass_at_k", lambda n, c, k: 1 - math.comb(c, k) / math.comb(n, k), r"my_pass_at_k\("),
     ("07.pass_at_k", lambda n, c, k: 1.0 if c else 0.0, r"expected  0\.5"),
@@ -262,6 +265,7 @@ RIGHT = [
     ("05.steps_per_pass", optimization.steps_per_pass),
     *[("05.own_loss", function) for function in (mean_of_rows, focal, keytoken_weighted)],
     ("06.f1", lambda p, r: f1_score(r, p, zero_division=0)),
+    ("06.report", lambda hits, rows: np.mean(np.array(hits).T.flatten()[:rows])),
     ("07.pass_at_k", estimate_pass_at_k),
     ("07.calibration_error", lambda s, h: bins(s, h, lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10))),
     ("09.attention_weights", lambda s: (torch.tensor(s) + torch.full([len(s)] * 2, -torch.inf).triu(1)).softmax(-1)),
@@ -468,10 +472,6 @@ def test_own_loss_must_be_divided_by_its_weights(alpha, by_rows, tokenizer, caps
     assert "Divide by the sum of your weights" in capsys.readouterr().out
 
 
-def tuned(accuracy, answers):
-    return SimpleNamespace(metrics={"validation": {"accuracy": accuracy}}, predictions=[0] * answers)
-
-
 FAULTY = [
     ("05.own_loss", lambda labels, logits: F.cross_entropy(logits.flatten(0, 1), labels.flatten()), "token at t \\+ 1"),
     ("05.own_loss", losses.token_losses, "with one number"),
@@ -483,9 +483,6 @@ FAULTY = [
     ("05.own_loss", lambda labels, logits: losses.token_losses(labels, logits).sum(), "ln V = 7.62"),
     ("05.own_loss", lambda labels, logits: losses.token_losses(labels, logits).mean(), "last position"),
     ("05.own_loss", lambda labels, logits: torch.ones((), requires_grad=True) - logits.detach().max(), "no gradient"),
-    ("06.sentences", 3, "no metrics of the validation split"),
-    ("06.sentences", tuned(0.9, 120), "as the pairs have"),
-    ("06.sentences", tuned(0.55, 80), "0.55, hardly above"),
     ("07.problem", {"canonical_solution": "    return 2 * number + 1\n"}, "own solution"),
     ("07.problem", {"test": "def check(candidate):\n    candidate(1)\n"}, "returns None passes, too"),
     ("07.problem", {"test": "assert double(1) == 2\n"}, "defines no check"),
@@ -508,6 +505,7 @@ DROPPED = {5: 12, 10: 32}  # documents, by the limit of the rule
 WORK["full"] = SimpleNamespace(minutes=math.nan, parameters=100, tokens=2000)
 # Three vocabularies had 2.0, 2.4 and 2.6 characters per token, and doubling added another 0.12.
 GAINS = [0.4, 0.2, 0.12]
+ANSWERS = [0, 1] * 40
 PREDICTED = [
     ("00.surprise", 5, CHANCES, "00.surprise: right"),
     ("00.surprise", 3, CHANCES, "00.surprise: right"),
@@ -542,6 +540,13 @@ PREDICTED = [
     ("02.doubling", -0.1, GAINS, "never stands for less text"),
     ("02.doubling", 0.0, GAINS, "added 0.12 characters per token; you said 0.00"),
     ("02.doubling", "0.1", GAINS, "this is '0.1'"),
+    ("06.sentences", ANSWERS, ANSWERS, "06.sentences: right"),
+    ("06.sentences", np.array(ANSWERS[:60] + [1, 1, 0, 0] * 5), ANSWERS, "06.sentences: right"),
+    ("06.sentences", 3, ANSWERS, "Give a list with 0 or 1"),
+    ("06.sentences", [0.2] * 80, ANSWERS, "Give a list with 0 or 1"),
+    ("06.sentences", ANSWERS[:16], ANSWERS, "These are 16 answers"),
+    ("06.sentences", [1] * 80, ANSWERS, "All answers are alike"),
+    ("06.sentences", [0, 0, 1, 1] * 20, ANSWERS, "must not shuffle"),
 ]
 
 
