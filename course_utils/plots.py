@@ -198,7 +198,7 @@ def stack(pictures: Mapping[str, Picture], *, alt: str) -> Picture:
 
 def distributions(groups: Mapping[str, Sequence[float]], *, x: str, alt: str, cut: float) -> Picture:
     """Return one histogram per group, one below another with the same bins, and a dashed line at `cut`."""
-    figure = Figure(figsize=(7, 0.5 + 1.1 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(7, 0.6 + 1.3 * len(groups)), layout="constrained")
     bins = np.histogram_bin_edges(np.concatenate([*groups.values()]), 24)
     rows = figure.subplots(len(groups), sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, color, (name, values) in zip(rows, COLOURS, groups.items(), strict=False):
