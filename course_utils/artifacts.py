@@ -198,7 +198,7 @@ def _finished(profile: Profile, run: Path) -> bool:
 
 
 def pretrained_model(profile: Profile) -> Path:
-    """Return the folder of the model with tokenizer and log (A9): of notebook 04's run, if finished, or one made here."""
+    """Return the folder of the model with tokenizer and log (A9): of notebook 04's finished run, or one made here."""
 
     def build(folder: Path) -> None:
         tokenizer, data = code_tokenizer(profile), packed_data(profile)

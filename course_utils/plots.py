@@ -88,11 +88,21 @@ def bars(values: Mapping[str, float | Mapping[str, float]], *, x: str, y: str, a
     _show(figure, alt)
 
 
-def ranking(values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0f}") -> None:
-    """Draw horizontal bars, one per name, the first name on top: for long names."""
+def ranking(
+    values: Mapping[str, float], *, x: str, alt: str, form: str = "{:,.0f}", intervals: Mapping = {}, mark: float = 0.0
+) -> None:
+    """Draw horizontal bars, one per name, the first name on top: for long names.
+
+    `intervals` holds (low, high) by name, drawn as a line across the bar's end; `mark` is a dashed line.
+    """
     figure, axes = _axes(x, "", height=0.8 + 0.28 * len(values))
-    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0])
-    axes.bar_label(drawn, fmt=form, fontsize=8, padding=2)
+    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[5] if intervals else COLOURS[0])
+    axes.bar_label(drawn, fmt=form, fontsize=8, padding=2, label_type="center" if intervals else "edge")
+    for place, name in enumerate(values):
+        if name in intervals:
+            axes.plot(intervals[name], [place] * 2, color="black", marker="|", linewidth=1)
+    if mark:
+        axes.axvline(mark, color=COLOURS[3], linestyle="--")
     axes.set_yticks(range(len(values)), list(values))
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -110,23 +120,18 @@ def histogram(values: Sequence[float], *, x: str, y: str, alt: str, marks: Seque
     _show(figure, alt)
 
 
-def flow(steps: Sequence[str], *, highlight: Sequence[str] = (), skips: Sequence[tuple] = (), alt: str) -> None:
-    """Draw steps as a row of boxes joined by arrows, the highlighted ones filled; `skips` are arrows around steps."""
-    figure = Figure(figsize=(min(11, 1.35 * len(steps)), 1.35 if skips else 0.95), layout="constrained")
-    axes = figure.subplots()
-    axes.set_axis_off()
-    axes.set(xlim=(-0.5, len(steps) - 0.5), ylim=(-0.5, 0.5))
-    for place, step in enumerate(steps):
-        colour = COLOURS[5] if step in highlight else "white"
-        box = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": COLOURS[0]}
-        axes.text(place, 0, step, ha="center", va="center", fontsize=9, bbox=box)
-        if place:
-            arrow = {"arrowstyle": "->", "color": COLOURS[0], "shrinkA": 0, "shrinkB": 0}
-            axes.annotate("", xy=(place - 0.42, 0), xytext=(place - 0.58, 0), arrowprops=arrow)
-    for start, end in skips:
-        bow = {"arrowstyle": "->", "color": COLOURS[3], "connectionstyle": "arc3,rad=-0.12"}
-        axes.annotate("", xy=(end, 0.17), xytext=(start, 0.17), arrowprops=bow)
-    _show(figure, alt)
+def distributions(groups: Mapping[str, Sequence[float]], *, x: str, alt: str, cut: float) -> Picture:
+    """Return one histogram per group, one below another with the same bins, and a dashed line at `cut`."""
+    figure = Figure(figsize=(7, 0.6 + 1.3 * len(groups)), layout="constrained")
+    bins = np.histogram_bin_edges(np.concatenate([*groups.values()]), 24)
+    rows = figure.subplots(len(groups), sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, color, (name, values) in zip(rows, COLOURS, groups.items(), strict=False):
+        axes.hist(values, bins, color=color)
+        axes.axvline(cut, color=COLOURS[3], linestyle="--")
+        axes.set_ylabel(name)
+        axes.spines[["top", "right"]].set_visible(False)
+    rows[-1].set_xlabel(x)
+    return Picture(_image(figure, alt), f"[figure: {alt}]")
 
 
 def strips(

@@ -153,12 +153,17 @@ def test_the_seed_decides_and_hidden_labels_give_no_metrics(scratch, tmp_path):
     assert first.metrics["validation"]["accuracy"] == pytest.approx(sum(right) / 120)
 
 
-def test_real_transfer_beats_every_baseline_and_solves_the_exercise():
+def test_real_transfer_beats_every_baseline():
     """On single sentences, where counting words has at most 0.54, and learning takes a third of the time of pairs."""
-    result = all_exercises()["06.sentences"].solution()
+    config = FinetuneConfig(epochs=5, learning_rate=1e-4, batch_size=16, dropout=0.0)
+    result = finetuning.finetune(SENTENCES, artifacts.encoder_folder("course", PAIRS), config)
     # How many threads add up changes the last digits, and so single answers; one thread gets 0.77 on both splits.
     assert min(metrics["accuracy"] for metrics in result.metrics.values()) > 0.65
-    assert check("06.sentences", result) is result
+
+
+def test_a_loop_that_a_learner_could_have_written_solves_the_exercise():
+    answers, labels = all_exercises()["06.sentences"].solution(), load_pairs(SENTENCES)["validation"]["label"][:]
+    assert check("06.sentences", answers, labels) is answers
 
 
 def test_the_head_learns_faster_and_everything_is_optimized_once(scratch):

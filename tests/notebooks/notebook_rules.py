@@ -29,7 +29,7 @@ PARTS |= {"recap": "markdown"}
 MAX_CODE_LINES, MAX_SENTENCE_WORDS, MAX_CELLS = 25, 25, 50
 MIN_WORDS, MAX_WORDS = 900, 2200
 # Notebooks that are not rewritten yet.
-OLD = ("06",)
+OLD = ()
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB_CELL = f"""\
 # Colab and other fresh machines: install the course's helper package. Elsewhere this cell does nothing.

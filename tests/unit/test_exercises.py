@@ -182,9 +182,6 @@ WRONG = [
     ("05.steps_per_pass", lambda rows, batch, n, k: math.ceil(rows / (batch * k)), r"steps_per_pass\(100, 8, 2, 4"),
     ("05.steps_per_pass", lambda rows, batch, n, k: rows / (batch * n * k), "type float; the type int is expected"),
     ("05.steps_per_pass", lambda rows, batch, n, k: math.ceil(rows / (batch * n)) // k, r"steps_per_pass\("),
-    ("06.f1", lambda p, r: sum(map(int.__eq__, p, r)) / len(p), r"my_f1\(\[1, 0, 1, 1, 0\]"),
-    ("06.f1", lambda p, r: sum(map(int.__and__, p, r)) / max(1, sum(p)), r"f1\(\[1, 0, 0\]"),
-    ("06.f1", lambda p, r: 2 * sum(map(int.__and__, p, r)) / (sum(p) + sum(r)), "ZeroDivisionError: division by zero"),
     ("06.share_padded", lambda lengths, size: sum(lengths) / cells(lengths, size, len), r"share_padded\(\["),
     ("06.share_padded", lambda lengths, size: 1 - sum(lengths) / cells(lengths, size, lambda rows: size), "cted  0"),
     ("06.share_padded", lambda lengths, size: sum(max(lengths) - n for n in lengths) / sum(lengths), r"padded\("),
@@ -192,6 +189,12 @@ WRONG = [
     ("07.better", lambda a, b: a if a[2] / a[1] > b[2] / b[1] else b, r"better\(\("),
     ("07.better", lambda a, b: min(a, b), r"better\(\("),
     ("07.better", lambda a, b: a[0] / a[2] < b[0] / b[2], "type bool; the type tuple is expected"),
+    ("06.f1", lambda p, r: sum(map(int.__eq__, p, r)) / len(p), r"f1\(\[1, 1, 1\], \[1, 0, 0\]"),
+    ("06.f1", lambda p, r: sum(map(int.__and__, p, r)) / max(1, sum(p)), r"f1\(\[1, 1, 1\]"),
+    ("06.f1", lambda p, r: 2 * sum(map(int.__and__, p, r)) / (sum(p) + sum(r)), "ZeroDivisionError: division by zero"),
+    ("06.report", lambda hits, rows: [sum(own) / len(own) for own in hits], "type list; the type float"),
+    ("06.report", lambda hits, rows: sum(map(sum, hits)) / rows, r"report\(\[\[1, 1\], \[0, 1\]\], 3\)"),
+    ("06.report", lambda hits, rows: sum(hits[0][:rows]) / rows, r"report\(\[\[1, 0\], \[1, 1\]\], 4\)"),
     ("07.calibration_error", lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / 9, r"r\(\["),
     ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
     ("08.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"top_p\(\["),
@@ -275,6 +278,7 @@ RIGHT = [
     *[("05.own_loss", function) for function in (mean_of_rows, focal, keytoken_weighted)],
     ("06.f1", lambda p, r: f1_score(r, p, zero_division=0)),
     ("07.better", lambda a, b: min(a, b, key=lambda x: x[0] / x[2])),
+    ("06.report", lambda hits, rows: np.mean(np.array(hits).T.flatten()[:rows])),
     ("07.calibration_error", lambda s, h: bins(s, h, lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10))),
     ("08.top_p", kept_by_the_package),
     ("08.pass_at_k", estimate_pass_at_k),
@@ -506,10 +510,6 @@ def test_own_loss_must_be_divided_by_its_weights(alpha, by_rows, tokenizer, caps
     assert "Divide by the sum of your weights" in capsys.readouterr().out
 
 
-def tuned(accuracy, answers):
-    return SimpleNamespace(metrics={"validation": {"accuracy": accuracy}}, predictions=[0] * answers)
-
-
 def attending(weigh):
     """Return an attention that makes its weights from the scores, and from where later tokens are, in its own way."""
     return lambda q, k, v: weigh(q @ k.mT / q.shape[-1] ** 0.5, torch.ones(q.shape[-2], k.shape[-2]).triu(1) > 0) @ v
@@ -530,9 +530,6 @@ FAULTY = [
     ("05.own_loss", lambda labels, logits: losses.token_losses(labels, logits).sum(), "ln V = 7.62"),
     ("05.own_loss", lambda labels, logits: losses.token_losses(labels, logits).mean(), "last position"),
     ("05.own_loss", lambda labels, logits: torch.ones((), requires_grad=True) - logits.detach().max(), "no gradient"),
-    ("06.sentences", 3, "no metrics of the validation split"),
-    ("06.sentences", tuned(0.9, 120), "as the pairs have"),
-    ("06.sentences", tuned(0.55, 80), "0.55, hardly above"),
     ("07.softer", "same", "keys hits, confidence, bits per byte"),
     ("07.softer", {"hits": "falls", "confidence": "down", "bits per byte": "up"}, "'falls' is none of"),
     ("07.softer", {"hits": "down", "confidence": "down", "bits per byte": "up"}, "hits is not(?s:.*)largest logit"),
@@ -599,6 +596,7 @@ WORK["full"] = SimpleNamespace(minutes=math.nan, parameters=100, tokens=2000)
 GAINS = [0.4, 0.2, 0.12]
 DOWN = {"hits": "same", "confidence": "down", "bits per byte": "down"}
 SUMS = (-2.1, -1.8)  # of greedy's path, of the best path
+ANSWERS = [0, 1] * 40
 PREDICTED = [
     ("00.surprise", 5, CHANCES, "00.surprise: right"),
     ("00.surprise", 3, CHANCES, "00.surprise: right"),
@@ -647,6 +645,13 @@ PREDICTED = [
     ("09.previous", (0, 0), LOOKS, "gives 10% to the token before; another gives 80%"),
     ("09.previous", 3, LOOKS, "this is 3"),
     ("09.previous", (7, 7), LOOKS, "such as (0, 1)"),
+    ("06.sentences", ANSWERS, ANSWERS, "06.sentences: right"),
+    ("06.sentences", np.array(ANSWERS[:60] + [1, 1, 0, 0] * 5), ANSWERS, "06.sentences: right"),
+    ("06.sentences", 3, ANSWERS, "Give a list with 0 or 1"),
+    ("06.sentences", [0.2] * 80, ANSWERS, "Give a list with 0 or 1"),
+    ("06.sentences", ANSWERS[:16], ANSWERS, "These are 16 answers"),
+    ("06.sentences", [1] * 80, ANSWERS, "All answers are alike"),
+    ("06.sentences", [0, 0, 1, 1] * 20, ANSWERS, "must not shuffle"),
 ]
 
 

@@ -17,8 +17,8 @@ DRAW = {
     "bars": lambda alt: plots.bars({"128": 2.1, "256": 4.2}, **XY, alt=alt),
     "groups": lambda alt: plots.bars({"128": {"a": 2, "b": 1}, "256": {"a": 3, "b": 1}}, **XY, alt=alt),
     "ranking": lambda alt: plots.ranking({"MIT": 10, "BSD-3-Clause": 20}, x="files", alt=alt),
+    "intervals": lambda alt: plots.ranking({"a": 1, "b": 2}, x="x", alt=alt, intervals={"b": (1, 3)}, mark=0.5),
     "histogram": lambda alt: plots.histogram([1, 2, 3, 100, 0], **XY, alt=alt, marks=[10]),
-    "flow": lambda alt: plots.flow(["code", "tokens", "model"], highlight=["tokens"], skips=[(0, 2)], alt=alt),
 }
 
 
@@ -90,6 +90,16 @@ def test_strips_are_true_to_scale_with_cuts_and_a_legend(monkeypatch):
     assert axes.yaxis_inverted()  # the first row on top
     monkeypatch.undo()
     assert 'alt="two &quot;rows&quot;"' in plots.strips(rows, x="tokens", alt='two "rows"').html
+
+
+def test_distributions_share_bins_and_the_cut(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_image", lambda figure, alt: drawn.append(figure) or alt)
+    assert plots.distributions({"0": [0.0, 0.1, 1.0], "1": [0.9]}, x="cosine", cut=0.5, alt="two groups").html
+    above, below = drawn[0].axes
+    assert [bar.get_x() for bar in above.patches] == [bar.get_x() for bar in below.patches]
+    assert [line.get_xdata()[0] for axes in (above, below) for line in axes.lines] == [0.5, 0.5]
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in (above, below)] == [3, 1]
 
 
 def test_frames_hold_every_page_and_show_one():
