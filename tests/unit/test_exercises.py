@@ -196,6 +196,12 @@ WRONG = [
     ("09.top_p", lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"my_top_p\(\["),
     ("09.top_p", lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p - 1e-9], r"\(\[0\.1, 0\.6"),
     ("09.parameters", lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 9 * c), r"my_count\(100, 16, 8, 1\)"),
+    ("10.speed", lambda seconds, tokens: tokens / min(seconds), r"speed\(\["),
+    ("10.speed", lambda seconds, tokens: tokens * len(seconds[1:]) / sum(seconds[1:]), "use the median"),
+    ("10.speed", lambda seconds, tokens: tokens / sorted(seconds)[len(seconds) // 2], r"speed\(\["),
+    ("10.mfu", lambda rate, parameters, peak: 2 * parameters * rate / peak, "6 N for each token"),
+    ("10.mfu", lambda rate, parameters, peak: 6 * parameters * rate / peak / 1e12, r"mfu\(1000\.0, 1000000"),
+    ("10.mfu", lambda rate, parameters, peak: 100 * 6 * parameters * rate / peak, "not per cent"),
 ]  # fmt: skip
 
 
@@ -266,6 +272,8 @@ RIGHT = [
     ("07.calibration_error", lambda s, h: bins(s, h, lambda s: min(np.digitize(s, np.linspace(0, 1, 11)), 10))),
     ("09.attention_weights", lambda s: (torch.tensor(s) + torch.full([len(s)] * 2, -torch.inf).triu(1)).softmax(-1)),
     ("09.parameters", count_of_transformers),
+    ("10.speed", lambda seconds, tokens: float(np.median(tokens / np.array(seconds[1:])))),
+    ("10.mfu", lambda rate, parameters, peak: np.float64(rate) / (peak / (6 * parameters))),
 ]  # fmt: skip
 
 
@@ -508,6 +516,11 @@ DROPPED = {5: 12, 10: 32}  # documents, by the limit of the rule
 WORK["full"] = SimpleNamespace(minutes=math.nan, parameters=100, tokens=2000)
 # Three vocabularies had 2.0, 2.4 and 2.6 characters per token, and doubling added another 0.12.
 GAINS = [0.4, 0.2, 0.12]
+# The corner of a roofline, and for each operation its operations per byte and its height.
+ROOF = {"corner": 10.0, "attention": (32.0, 2e9), "head": (57.0, 90e9), "norm": (1.0, 5e9)}
+SIDES = {"attention": "arithmetic", "head": "arithmetic", "norm": "memory"}
+LAST = {"seconds": 2.0, "tokens per second": 100.0, "bits per byte": 3.0}
+SLOWER, LONGER, ALIKE = LAST | {"tokens per second": 50.0, "bits per byte": 2.9}, LAST | {"seconds": 2.6}, dict(LAST)
 PREDICTED = [
     ("00.surprise", 5, CHANCES, "00.surprise: right"),
     ("00.surprise", 3, CHANCES, "00.surprise: right"),
@@ -542,6 +555,20 @@ PREDICTED = [
     ("02.doubling", -0.1, GAINS, "never stands for less text"),
     ("02.doubling", 0.0, GAINS, "added 0.12 characters per token; you said 0.00"),
     ("02.doubling", "0.1", GAINS, "this is '0.1'"),
+    ("10.roofline", SIDES, ROOF, "10.roofline: right"),
+    ("10.roofline", SIDES | {"attention": "memory"}, ROOF, "not up: a low point"),
+    ("10.roofline", SIDES | {"head": "memory"}, ROOF, "head does 57 operations per byte, and the corner is at 10."),
+    ("10.roofline", {"attention": "memory", "head": "memory", "norm": "arithmetic"}, ROOF, "the wrong way round"),
+    ("10.roofline", {"norm": "memory"}, ROOF, "these names: attention, head, norm"),
+    ("10.roofline", SIDES | {"norm": "bandwidth"}, ROOF, "norm has 'bandwidth'"),
+    ("10.own_rung", ("slower", "better"), (LAST, SLOWER), "10.own_rung: right"),
+    ("10.own_rung", ["same", "same"], (LAST, ALIKE), "10.own_rung: right"),
+    ("10.own_rung", ("faster", "better"), (LAST, SLOWER), "0.50 times as many tokens"),
+    ("10.own_rung", ("slower", "worse"), (LAST, SLOWER), "-0.100 bits per byte"),
+    ("10.own_rung", ("slower", "better"), (LAST, LONGER), "your rung had 2.6 s, the last one 2.0"),
+    ("10.own_rung", ("slower", "better"), (LAST, LAST), "fill in `my_changes`"),
+    ("10.own_rung", "slower", (LAST, SLOWER), "Give two words"),
+    ("10.own_rung", ("better", "slower"), (LAST, SLOWER), "'better' is none of faster, slower, same"),
 ]
 
 
