@@ -29,7 +29,7 @@ def _roofline(answer: Any, measured: Mapping[str, Any]) -> str:
         return "All are the wrong way round: few operations per byte, left of the corner, mean waiting for memory."
     x, height = places[wrong[0]]
     misled = answer[wrong[0]] == _BOUNDS[height >= by_height]
-    remedy = " Look left or right of the corner, not up: a low point can still be bound by arithmetic." if misled else ""
+    remedy = " Look left or right of the corner, not up: a low point can be bound by arithmetic." if misled else ""
     return f"{wrong[0]} does {x:.2g} operations per byte, and the corner is at {corner:.2g}.{remedy}"
 
 

@@ -556,7 +556,7 @@ PREDICTED = [
     ("02.doubling", 0.0, GAINS, "added 0.12 characters per token; you said 0.00"),
     ("02.doubling", "0.1", GAINS, "this is '0.1'"),
     ("10.roofline", SIDES, ROOF, "10.roofline: right"),
-    ("10.roofline", SIDES | {"attention": "memory"}, ROOF, "not up: a low point"),
+    ("10.roofline", SIDES | {"attention": "memory"}, ROOF, "not up: a low point can be"),
     ("10.roofline", SIDES | {"head": "memory"}, ROOF, "head does 57 operations per byte, and the corner is at 10."),
     ("10.roofline", {"attention": "memory", "head": "memory", "norm": "arithmetic"}, ROOF, "the wrong way round"),
     ("10.roofline", {"norm": "memory"}, ROOF, "these names: attention, head, norm"),
