@@ -50,9 +50,9 @@ def my_bounds(points):
     "The first step is out, but one other step took ten times as long: use the median, not the mean.",
     "The first step still counts. Leave it out: `seconds[1:]`.",
     "That is steps per second. Each step has `tokens` tokens.",
-    examples=[([2.0, 0.5, 0.5, 0.5], 100), ([3.0, 0.5, 5.0, 0.4, 0.6], 100), ([1.0, 0.2], 8)],
+    examples=[([2.0, 0.5, 0.5, 0.5], 100), ([3.0, 0.5, 5.0, 0.4, 0.6, 0.5], 100), ([1.0, 0.2], 8)],
     random_inputs=lambda rng: (
-        [float(rng.randint(8, 9)), *(rng.choice([0.1, 0.2, 0.3, 0.4, 4.0]) for _ in range(rng.randint(1, 5)))],
+        [float(rng.randint(8, 9)), *(rng.choice([0.1, 0.2, 0.3, 0.4, 4.0]) for _ in range(rng.choice([1, 3, 5])))],
         rng.randint(1, 9) * 16,
     ),
     bug=lambda seconds, tokens: tokens / statistics.mean(seconds),
