@@ -16,7 +16,7 @@ OTHER_VARIABLES = ("PROFILE", "HOME", "SOURCE", "SANDBOX", "SOLUTIONS", "CHECKS"
 # Values of locations that are words of the course, even where a folder has the same name.
 LOCATION_WORDS = ("pinned", "course", "scratch", "course-pairs", "course-sentences")
 # Fields that no pretrained model depends on.
-_LATER = ("pairs", "sentences", "encoder", "finetune_", "score_", "push_to_hub")
+_LATER = ("pairs", "sentences", "encoder", "finetune_", "score_", "rung_", "push_to_hub")
 _WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _BOUNDS = {"least": operator.ge, "above": operator.gt, "most": operator.le, "below": operator.lt}
 _IN_WORDS = {"least": "at least", "above": "greater than", "most": "at most", "below": "less than"}
@@ -109,6 +109,7 @@ class Profile:
     score_problems: int = setting(0, "problems", "Most programming problems; 0 takes all.", least=0)
     score_candidates: int = setting(20, "candidates", "Programs that the model writes for each problem.", least=1)
     score_files: int = setting(60, "files", "Files that bugs are planted into.", least=1)
+    rung_seconds: float = setting(60.0, "seconds", "Training time of each rung in notebook 10.", above=0)
     push_to_hub: bool = setting(False, "-", "Push models to the Hub (needs a login).")
 
     def __post_init__(self) -> None:
@@ -146,7 +147,7 @@ PROFILES: Mapping[str, Profile] = {
         vocab_size=2048, model_layers=2, model_width=128,
         train_steps=160, warmup_steps=80, learning_rate=3e-3, eval_steps=20, save_steps=40, eval_sequences=120,
         finetune_epochs=1, finetune_pairs=64, finetune_seeds=2,
-        score_documents=40, score_problems=13, score_candidates=4, score_files=10,
+        score_documents=40, score_problems=13, score_candidates=4, score_files=10, rung_seconds=2.0,
     ),
     # A model that visibly learns in about ten minutes on two cores. With a quarter of the library code, user-style text
     # costs 0.09 bits per byte more; from 0.15 to 0.4 of the tests, it hardly matters (tools.reference_runs mixing).

@@ -23,7 +23,19 @@ from IPython.display import Code, display
 from course_utils.cache import expanded
 from course_utils.say import say
 
-from . import accelerate, chunking, evaluation, filtering, finetuning, generating, gpt, pretraining, start, tokenizer
+from . import (
+    accelerate,
+    chunking,
+    evaluation,
+    faster,
+    filtering,
+    finetuning,
+    generating,
+    gpt,
+    pretraining,
+    start,
+    tokenizer,
+)
 from .comparing import Result, equal, general_hint, outcome, shown, try_out
 from .exercise import EXERCISES, NOT_TRIED, Exercise
 

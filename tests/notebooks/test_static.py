@@ -31,7 +31,7 @@ LESSONS = {
     "07": ["log_softmax(", "calibration_curve(", "np.add.at("],
     "08": ["masked_fill(", "cumsum(", ".generate(", "run_problem(", "softmax("],
     "09": ["class Head", "class MultiHeadAttention", "class Block", "class GPT", "masked_fill(", "load_gpt2_weights("],
-    "10": ["Qwen3Config(", "Muon(", "torch.compile(", "autocast(", "load_config_from_file("],
+    "10": ["Qwen3Config(", "Muon(", "torch.compile(", "autocast(", "load_config_from_file(", "FlopCounterMode("],
 }
 LESSONS["04"] += ["trainer.train(", "resume_from_checkpoint", "TrainerCallback"]
 LESSONS["05"] += ["accelerator.accumulate(", "clip_grad_norm_(", "scheduler.step()"]

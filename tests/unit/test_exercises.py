@@ -206,6 +206,12 @@ WRONG = [
     ("09.leak", lambda T: torch.zeros(T, T, dtype=torch.bool), r"later_places\(2\)|<lambda>|my_later_places"),
     ("09.leak", lambda T: torch.ones(T, T).triu(1), r"expected  \[\["),
     ("09.parameters", lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 9 * c), r"my_count\(100, 16, 8, 1\)"),
+    ("10.speed", lambda seconds, tokens: tokens / min(seconds), r"speed\(\["),
+    ("10.speed", lambda seconds, tokens: tokens * len(seconds[1:]) / sum(seconds[1:]), "use the median"),
+    ("10.speed", lambda seconds, tokens: tokens / sorted(seconds)[len(seconds) // 2], r"speed\(\["),
+    ("10.mfu", lambda rate, parameters, peak: 2 * parameters * rate / peak, "6 N for each token"),
+    ("10.mfu", lambda rate, parameters, peak: 6 * parameters * rate / peak / 1e12, r"mfu\(1000\.0, 1000000"),
+    ("10.mfu", lambda rate, parameters, peak: 100 * 6 * parameters * rate / peak, "not per cent"),
 ]  # fmt: skip
 
 
@@ -287,6 +293,8 @@ RIGHT = [
     ("09.leak", lambda T: [[place > token for place in range(T)] for token in range(T)]),
     ("09.block", lambda self, x: sum([y := x + self.att(self.norm1(x)), self.ff(self.norm2(y))])),
     ("09.parameters", count_of_transformers),
+    ("10.speed", lambda seconds, tokens: float(np.median(tokens / np.array(seconds[1:])))),
+    ("10.mfu", lambda rate, parameters, peak: np.float64(rate) / (peak / (6 * parameters))),
 ]  # fmt: skip
 
 
@@ -597,6 +605,11 @@ GAINS = [0.4, 0.2, 0.12]
 DOWN = {"hits": "same", "confidence": "down", "bits per byte": "down"}
 SUMS = (-2.1, -1.8)  # of greedy's path, of the best path
 ANSWERS = [0, 1] * 40
+# The corner of a roofline, and for each operation its operations per byte and its height.
+ROOF = {"corner": 10.0, "attention": (32.0, 2e9), "head": (57.0, 90e9), "norm": (1.0, 5e9)}
+SIDES = {"attention": "arithmetic", "head": "arithmetic", "norm": "memory"}
+LAST = {"seconds": 2.0, "tokens per second": 100.0, "bits per byte": 3.0}
+SLOWER, LONGER, ALIKE = LAST | {"tokens per second": 50.0, "bits per byte": 2.9}, LAST | {"seconds": 2.6}, dict(LAST)
 PREDICTED = [
     ("00.surprise", 5, CHANCES, "00.surprise: right"),
     ("00.surprise", 3, CHANCES, "00.surprise: right"),
@@ -652,6 +665,20 @@ PREDICTED = [
     ("06.sentences", ANSWERS[:16], ANSWERS, "These are 16 answers"),
     ("06.sentences", [1] * 80, ANSWERS, "All answers are alike"),
     ("06.sentences", [0, 0, 1, 1] * 20, ANSWERS, "must not shuffle"),
+    ("10.roofline", SIDES, ROOF, "10.roofline: right"),
+    ("10.roofline", SIDES | {"attention": "memory"}, ROOF, "not up: a low point can be"),
+    ("10.roofline", SIDES | {"head": "memory"}, ROOF, "head does 57 operations per byte, and the corner is at 10."),
+    ("10.roofline", {"attention": "memory", "head": "memory", "norm": "arithmetic"}, ROOF, "the wrong way round"),
+    ("10.roofline", {"norm": "memory"}, ROOF, "these names: attention, head, norm"),
+    ("10.roofline", SIDES | {"norm": "bandwidth"}, ROOF, "norm has 'bandwidth'"),
+    ("10.own_rung", ("slower", "better"), (LAST, SLOWER), "10.own_rung: right"),
+    ("10.own_rung", ["same", "same"], (LAST, ALIKE), "10.own_rung: right"),
+    ("10.own_rung", ("faster", "better"), (LAST, SLOWER), "0.50 times as many tokens"),
+    ("10.own_rung", ("slower", "worse"), (LAST, SLOWER), "-0.100 bits per byte"),
+    ("10.own_rung", ("slower", "better"), (LAST, LONGER), "your rung had 2.6 s, the last one 2.0"),
+    ("10.own_rung", ("slower", "better"), (LAST, LAST), "fill in `my_changes`"),
+    ("10.own_rung", "slower", (LAST, SLOWER), "Give two words"),
+    ("10.own_rung", ("better", "slower"), (LAST, SLOWER), "'better' is none of faster, slower, same"),
 ]
 
 
