@@ -165,7 +165,7 @@ def _hub(options: argparse.Namespace) -> int:
 
     if len(options.names) != (needed := ("whoami", "merge", "push").index(options.action)):
         raise ValueError(f"{options.action} takes {needed} names: hub merge owner/name, hub push FOLDER owner/name.")
-    with hub.explained((options.names or ["the Hub"])[-1]):
+    try:
         if options.action == "whoami":
             print(hub.login()[1])
         elif options.action == "push":
@@ -176,6 +176,10 @@ def _hub(options: argparse.Namespace) -> int:
             bits = hub.merge(options.names[0], options.branch)
             print(", ".join(f"{name}: {value:.4f} bits per byte" for name, value in bits.items()))
             print(f"main is the run {next(iter(bits))} now")
+    except ValueError:  # ours
+        raise
+    except Exception as error:  # of the Hub, which has many
+        return _fail(f"{(options.names or ['the Hub'])[-1]}: {hub.explain(error)[0]}.", 1)
     return 0
 
 

@@ -3,30 +3,26 @@
 No token is ever shown. A push that fails is not the training's failure: it is tried again, and told at the end.
 """
 
-import contextlib
 import copy
 import itertools
 import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from huggingface_hub import (
-    CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, get_session, get_token, hf_hub_download,
-    snapshot_download,
-)  # fmt: skip
+import huggingface_hub as hf
+import torch
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import disable_progress_bars
 
 from course_utils import cards
 from course_utils.training import checkpoints
 from course_utils.training.tracking import dropped_messages
 
 PAUSES = (2, 5, 15, 60, 300)  # seconds between two tries; the last one repeats
-LAST_PAUSES = (2, 5, 15)  # when the training has ended, and people wait
+LAST_PAUSES = PAUSES[:3]  # when the training has ended, and people wait
 SILENCE = 120  # seconds after which a connection counts as dead; the library would wait for ever
 STATE = "checkpoint"  # folder of a branch with what a training needs to go on; beside it the model that others load
 _STEP = re.compile(r"step (\d+): ([\d.]+) bits per byte")  # title of a commit
@@ -41,10 +37,10 @@ _REASONS = {
 
 def login() -> tuple[str, str]:
     """Return the name of who is logged in ("" for nobody), and what the token may do, in a sentence."""
-    if get_token() is None:
+    if hf.get_token() is None:
         return "", "Nobody is logged in. Call huggingface_hub.notebook_login(), or run hf auth login in a terminal."
     try:
-        found = HfApi().whoami()
+        found = hf.HfApi().whoami()
     except HfHubHTTPError as error:
         return "", f"Nobody is logged in: {explain(error)[0]}."
     access = found["auth"].get("accessToken", {})
@@ -65,23 +61,12 @@ def explain(error: BaseException) -> tuple[str, bool]:
     reason = _REASONS.get(status, f"the request failed ({text:.200})")
     if status in (402, 403, 413) and re.search("quota|storage|limit", str(cause), re.IGNORECASE):
         reason = "your storage on the Hub is full; delete there what you no longer need, such as old branches"
-    return reason.replace(get_token() or "\0", "(token)"), status in (400, 401, 402, 403, 404, 413)
-
-
-@contextlib.contextmanager
-def explained(repo_id: str) -> Iterator[None]:
-    """Raise `ConnectionError` with a reason in words for what the Hub refuses."""
-    try:
-        yield
-    except ValueError:  # ours
-        raise
-    except Exception as error:
-        raise ConnectionError(f"{repo_id}: {explain(error)[0]}.") from None
+    return reason.replace(hf.get_token() or "\0", "(token)"), status in (400, 401, 402, 403, 404, 413)
 
 
 def prepare(repo_id: str, branch: str = "main", private: bool = True) -> str:
     """Make repository and branch where they are missing; return the repository's present name, with its owner."""
-    api = HfApi()
+    api = hf.HfApi()
     try:
         found = api.model_info(repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}").id
     except RepositoryNotFoundError:
@@ -96,19 +81,28 @@ def push(folder: Path, repo_id: str, branch: str = "main") -> str:
 
     The branch changes at the very end, and as a whole: a push that is killed leaves it as it was.
     """
-    get_session().timeout = SILENCE
-    api, title, gone = HfApi(), f"Upload {folder.name}", None
-    found = api.model_info(repo_id).id
-    commits = api.list_repo_commits(found, revision=branch)
+    hf.get_session().timeout = SILENCE
+    now, options = hf.HfApi().model_info(repo_id, revision=branch), {"commit_message": f"Upload {folder.name}"}
     if (folder / STATE).is_dir():
-        run, gone = checkpoints.read(folder / STATE), f"{STATE}/*"
+        run = checkpoints.read(folder / STATE)
         step, bits = run["position"]["step"], [e["eval_bits_per_byte"] for e in run["history"] if "eval_loss" in e]
-        title = f"step {step}: {bits[-1]:.4f} bits per byte"
-        if any(commit.title.startswith(f"step {step}:") for commit in commits):
-            return found
-    options = {"commit_message": title, "delete_patterns": gone, "parent_commit": commits[0].commit_id}
-    api.upload_folder(repo_id=found, folder_path=folder, revision=branch, **options)
-    return found
+        options = {"commit_message": f"step {step}: {bits[-1]:.4f} bits per byte", "delete_patterns": f"{STATE}/*"}
+        if step in [done.step for done in _steps(now.id, branch)]:
+            return now.id
+    hf.HfApi().upload_folder(repo_id=now.id, folder_path=folder, revision=branch, parent_commit=now.sha, **options)
+    return now.id
+
+
+class _Step(NamedTuple):
+    step: int
+    bits_per_byte: float
+    commit: str
+
+
+def _steps(repo_id: str, branch: str) -> list[_Step]:
+    """Return the steps on the branch of a run, the last one first."""
+    titles = ((_STEP.match(commit.title), commit) for commit in hf.HfApi().list_repo_commits(repo_id, revision=branch))
+    return [_Step(int(found[1]), float(found[2]), commit.commit_id) for found, commit in titles if found]
 
 
 class Pusher:
@@ -118,14 +112,13 @@ class Pusher:
     """
 
     def __init__(self, repo_id: str, folder: Path, config: Any, tokenizer: Any, licenses: Mapping[str, int]):
-        """Push nothing yet. `config` and `tokenizer` go with the weights, `licenses` (documents by name) into the card."""
-        self.repo_id, self.branch, self.place, self.licenses = repo_id, folder.name, folder / "hub", licenses
-        self.first_id = repo_id
-        self.config, self.tokenizer = copy.deepcopy(config), tokenizer
+        """Push nothing yet; `config` and `tokenizer` go with the weights, `licenses` (documents each) into the card."""
+        self.first_id, self.repo_id, self.branch, self.place = repo_id, repo_id, folder.name, folder / "hub"
+        self.config, self.tokenizer, self.licenses = copy.deepcopy(config), tokenizer, licenses
         self.config.use_cache = True
-        self.api, self.ending, self.problem, self.newest, self.future = HfApi(), threading.Event(), "", None, None
+        self.api, self.ending, self.problem, self.newest, self.future = hf.HfApi(), threading.Event(), "", None, None
         shutil.rmtree(self.place, ignore_errors=True)  # of a run that was killed
-        disable_progress_bars()
+        hf.utils.disable_progress_bars()
 
     def submit(self, checkpoint: Path) -> None:
         """Begin to push a checkpoint, and return at once; its files may then be removed."""
@@ -182,22 +175,23 @@ def open_branch(repo_id: str, folder: Path, resume: bool) -> str:
     local, place = checkpoints.find_last(folder / "checkpoints", lambda text: None), folder / "hub"
     try:
         found = prepare(repo_id, folder.name)
-        commits = HfApi().list_repo_commits(found, revision=folder.name)
+        steps = _steps(found, folder.name)
+        name = f"step-{steps[0].step:08d}" if steps else ""
+        if name and resume and not (local and local.name >= name):
+            shutil.rmtree(place, ignore_errors=True)
+            hf.snapshot_download(found, revision=steps[0].commit, allow_patterns=f"{STATE}/*", local_dir=place)
+            for file in (place / STATE).glob("custom_checkpoint_*"):
+                torch.load(file, weights_only=True)  # refuses a program, which Accelerate would run
+            shutil.rmtree(target := folder / "checkpoints" / name, ignore_errors=True)  # a damaged one
+            target.parent.mkdir(exist_ok=True)
+            (place / STATE).replace(target)
     except Exception as error:
         reason, lasting = explain(error)
         if local and not lasting:
             return repo_id
         raise ConnectionError(f"cannot push to {repo_id}: {reason}. Or leave --push-to out.") from error
-    steps = [(int(step[1]), commit.commit_id) for commit in commits if (step := _STEP.match(commit.title))]
-    name = f"step-{steps[0][0]:08d}" if steps else ""
     if name and not resume and not local:
         raise ValueError(f"{found} has a run {folder.name}; go on with --resume auto, or choose another --output.")
-    if name and resume and not (local and local.name >= name):
-        shutil.rmtree(place, ignore_errors=True)
-        snapshot_download(found, revision=steps[0][1], allow_patterns=f"{STATE}/*", local_dir=place)
-        shutil.rmtree(target := folder / "checkpoints" / name, ignore_errors=True)  # a damaged one
-        target.parent.mkdir(exist_ok=True)
-        (place / STATE).replace(target)
     return found
 
 
@@ -206,11 +200,9 @@ def merge(repo_id: str, run: str = "") -> dict[str, float]:
 
     The best run needs the fewest bits per byte. Runs compare only where they held out the same text.
     """
-    api, bits = HfApi(), {}
-    for branch in (ref.name for ref in api.list_repo_refs(repo_id).branches):
-        titles = (commit.title for commit in api.list_repo_commits(repo_id, revision=branch))
-        if last := next(filter(None, map(_STEP.match, titles)), None):
-            bits[branch] = float(last[2])
+    api = hf.HfApi()
+    runs = {ref.name: _steps(repo_id, ref.name) for ref in api.list_repo_refs(repo_id).branches}
+    bits = {name: steps[0].bits_per_byte for name, steps in runs.items() if steps}
     if not bits or (run and run not in bits):
         raise ValueError(f"{repo_id} has no run {run!r}; its branches with a run: {', '.join(bits) or 'none'}.")
     best = run or min(bits, key=bits.__getitem__)
@@ -218,10 +210,10 @@ def merge(repo_id: str, run: str = "") -> dict[str, float]:
     kept = {"README.md", ".gitattributes"}
     files = {f for f in api.list_repo_files(repo_id, revision=head) if not f.startswith(f"{STATE}/")} - kept
     gone = {*api.list_repo_files(repo_id, revision=main)} - files - kept
-    card = Path(hf_hub_download(repo_id, "README.md", revision=head)).read_text(encoding="utf-8")
-    operations = [CommitOperationCopy(file, file, src_revision=head) for file in sorted(files)]
-    operations += map(CommitOperationDelete, sorted(gone))
-    operations.append(CommitOperationAdd("README.md", card.replace(f', revision="{best}"', "").encode()))
+    card = Path(hf.hf_hub_download(repo_id, "README.md", revision=head)).read_text(encoding="utf-8")
+    operations = [hf.CommitOperationCopy(file, file, src_revision=head) for file in sorted(files)]
+    operations += map(hf.CommitOperationDelete, sorted(gone))
+    operations.append(hf.CommitOperationAdd("README.md", card.replace(f', revision="{best}"', "").encode()))
     message = f"Merge the run {best}: {bits[best]:.4f} bits per byte"
     api.create_commit(repo_id, operations, commit_message=message, parent_commit=main)
     return {best: bits[best]} | bits

@@ -35,7 +35,7 @@ class FaultyHandler(Handler):
 
     def before(self) -> None:
         self.cut_after, self.pause, self.lose_answer = None, 0.0, False
-        self.server.requests.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".rstrip())
         for fault in self.server.faults:
             fault.strike(self)
 

@@ -13,10 +13,17 @@ import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from faults import READ, STRANGER, WRITE, Fault, cut_file, error, lost_answer
 from huggingface_hub import CommitOperationCopy, HfApi, ModelCard, hf_hub_download, snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError,
-)  # fmt: skip
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 
 
 @pytest.fixture
@@ -166,7 +173,7 @@ def test_what_it_does_not_support_is_refused_in_words(api, hub):
     ):
         with pytest.raises(HfHubHTTPError, match="on your machine"):
             ask()
-    with pytest.raises(RemoteEntryNotFoundError):
+    with pytest.raises(huggingface_hub.errors.RemoteEntryNotFoundError):
         hf_hub_download("ada/m", "nothing.txt")
     assert "not a path" in commit(hub, "../x", "x").json()["error"]
     client = huggingface_hub.get_session()
@@ -186,6 +193,22 @@ def test_models_tokenizers_and_pipelines_are_loaded_and_pushed(hub, code_tokeniz
     assert AutoConfig.from_pretrained("ada/m").n_layer == 1
     generate = pipeline("text-generation", "ada/m")
     assert generate("import", max_new_tokens=2, do_sample=False)[0]["generated_text"].startswith("import")
+
+
+def test_the_trainer_pushes_while_it_trains(hub, tmp_path, code_tokenizer):
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=len(code_tokenizer), n_positions=64))
+    rows = Dataset.from_dict({"input_ids": [[5, 6, 7, 8]] * 16, "labels": [[5, 6, 7, 8]] * 16})
+    arguments = TrainingArguments(
+        str(tmp_path / "run"), push_to_hub=True, hub_model_id="ada/trained", hub_private_repo=True, save_steps=4,
+        hub_strategy="every_save", max_steps=8, per_device_train_batch_size=2, report_to="none", use_cpu=True,
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=rows, processing_class=code_tokenizer)
+    trainer.train()
+    trainer.push_to_hub("the end")
+    assert "Training in progress, step 4" in hub.titles("ada/trained")  # the next one only if this is done by then
+    assert "README.md" in hub.head("ada/trained")["files"]
+    loaded = AutoModelForCausalLM.from_pretrained("ada/trained")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
 
 
 def test_data_sets_are_pushed_loaded_and_streamed(hub):

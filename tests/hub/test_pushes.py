@@ -1,5 +1,11 @@
 """A training whose checkpoints go to the Hub: what is there, what faults do, and how it goes on elsewhere."""
 
+import errno
+import hashlib
+import json
+import os
+import threading
+
 import pytest
 import torch
 from faults import READ, STRANGER, WRITE, Fault, Token, busy, error, full, lost_answer, slow
@@ -115,6 +121,27 @@ def test_passing_faults_change_neither_model_nor_branch(name, hub, tmp_path, pla
     assert "not on the Hub" not in capsys.readouterr().err
 
 
+def test_the_training_does_not_wait_for_a_push(hub, tmp_path, plain, monkeypatch):
+    """The first push waits for the end of the training; so one of both would wait for ever."""
+    ended, finish, waited = threading.Event(), course_hub.Pusher.finish, []
+    hub.faults.append(Fault("/preupload/", lambda handler: waited.append(ended.wait(60))))
+    monkeypatch.setattr(course_hub.Pusher, "finish", lambda self: (ended.set(), finish(self))[1])
+    run(tmp_path / "first")
+    assert waited == [True]
+    assert weights(tmp_path / "first") == plain
+    assert steps_of(hub) == ["step 40", "step 10"]  # those in between were not worth a push any more
+
+
+def test_a_full_disk_stops_pushes_and_not_the_training(hub, tmp_path, plain, monkeypatch, capsys):
+    def no_room(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(course_hub.shutil, "copytree", no_room)
+    run(tmp_path / "first")
+    assert weights(tmp_path / "first") == plain
+    assert "No space left" in capsys.readouterr().err
+
+
 LASTING = {
     "revoked": ("does not accept this token", lambda hub: hub.tokens.pop(WRITE)),
     "reader": ("may not write there", lambda hub: hub.tokens.update({WRITE: Token("ada", "read")})),
@@ -192,6 +219,32 @@ def test_another_machine_goes_on_from_the_branch_with_the_same_result(hub, tmp_p
     assert weights(tmp_path / "three" / "first") == plain
 
 
+class Program:
+    """What a stranger could put into a checkpoint: loading it makes a folder."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_program_in_a_checkpoint_on_the_hub_is_not_run(hub, tmp_path):
+    run(tmp_path / "first")
+    torch.save(Program(tmp_path / "mark"), tmp_path / "program")
+    data = (tmp_path / "program").read_bytes()
+    state = hub.read_json(REPO, "checkpoint/run.json", "first")
+    state["files"]["custom_checkpoint_0.pkl"] = hashlib.sha256(data).hexdigest()
+    added = {"checkpoint/custom_checkpoint_0.pkl": hub.storage.add([data])}
+    added["checkpoint/run.json"] = hub.storage.add([json.dumps(state).encode()])
+    hub.storage.change("models", REPO, "first", added, [], author="ada", title="step 41: 1.0000 bits per byte")
+    with pytest.raises(ConnectionError, match=r"weights_only|Weights only"):
+        run(tmp_path / "elsewhere" / "first")
+    assert not (tmp_path / "mark").exists()
+    torch.load(tmp_path / "program", weights_only=False)  # it does run where nobody looks
+    assert (tmp_path / "mark").exists()
+
+
 def test_a_checkpoint_that_was_not_pushed_is_pushed_when_the_run_goes_on(hub, tmp_path):
     hub.faults.append(Fault("/commit/", full, 99))
     run(tmp_path / "first")
@@ -265,6 +318,7 @@ def test_who_is_logged_in_and_what_the_token_may_do(hub, monkeypatch, capsys, tm
 
 def test_the_token_is_nowhere(hub, tmp_path, capfd, monkeypatch):
     """Not in what is printed, logged, written or pushed, whatever goes wrong; even if the server repeats it."""
+
     def repeat(handler):
         error(500, f"no {handler.headers.get('Authorization')}")(handler)
 
