@@ -35,7 +35,7 @@ def model_card(
     rows = ([curve[i]["step"], *(f"{curve[i][f'eval_{name}']:.4g}" for name in _SCORES)] for i in points)
     places = {f"profile.{name}" for name in LOCATIONS}  # a path is nobody's business
     shown = ((name, _public(value) or "local" if name in places else value) for name, value in settings.items())
-    text = _template("model_card.md").format(
+    text = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8").format(
         repo_id=repo_id, branch=branch, step=curve[-1]["step"], bits=curve[-1]["eval_bits_per_byte"],
         tasks="".join(f" {name}: {share:.1%}." for name, share in tasks.items()),
         data=", ".join(ids) or "the course's pinned sources, or from the author's own folders",
@@ -51,16 +51,12 @@ def dataset_card(repo_id: str, splits: DatasetDict, origin: str, license: str = 
     size = next((name for limit, name in _SIZES.items() if rows < limit), "10M<n<100M")
     data = DatasetCardData(pretty_name=repo_id.split("/")[-1], license=license, size_categories=size)
     named = Counter(name for part in splits.values() if "license" in part.column_names for name in part["license"])
-    text = _template("dataset_card.md").format(
+    text = Path(__file__).with_name("dataset_card.md").read_text(encoding="utf-8").format(
         repo_id=repo_id, origin=origin, licenses=_table(("licence", "rows"), named.most_common() or [(license, rows)]),
         splits=_table(("split", "rows"), ((name, len(part)) for name, part in splits.items())),
         columns=_table(("column", "type"), ((n, getattr(f, "dtype", f)) for n, f in first.features.items())),
     )  # fmt: skip
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n{text}")
-
-
-def _template(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _public(place: str) -> str:

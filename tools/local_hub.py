@@ -284,7 +284,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=7900, help="port to listen on, on this machine only")
     options = parser.parse_args()
     tokens = saved_tokens(options.folder)
-    hub = Hub(options.folder, tokens, options.port, Handler)
+    try:
+        hub = Hub(options.folder, tokens, options.port, Handler)
+    except OSError as error:
+        sys.exit(f"Port {options.port} cannot be used ({error}); choose another with --port.")
     write, read = (next(key for key, token in tokens.items() if token.role == role) for role in ("write", "read"))
     print(f"A Hub on this machine, kept in {options.folder}. Ctrl-C stops it. In another terminal, set:\n")
     for name, value in (("HF_ENDPOINT", hub.url), ("HF_TOKEN", write), ("HF_HUB_DISABLE_XET", "1")):
