@@ -170,6 +170,8 @@ def _hub(options: argparse.Namespace) -> int:
             print(hub.login()[1])
         elif options.action == "push":
             folder, branch = _folder(options.names[0]), options.branch or "main"
+            if not folder.is_dir():  # before a repository is made
+                raise ValueError(f"{folder} is no folder; give one with a model, such as runs/first/final.")
             found = hub.push(folder, hub.prepare(options.names[1], branch, not options.public), branch)
             print(f"{folder} is on the Hub: {found}, branch {branch}")
         else:

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
-from course_utils.profiles import LOCATION_WORDS, LOCATIONS, locations
+from course_utils.profiles import LOCATIONS, locations
 
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 _SCORES = {"bits_per_byte": "bits per byte", "loss": "loss", "perplexity": "perplexity"}
@@ -20,8 +20,9 @@ def model_card(
     """Return the card of a run: its `settings` and `history`; `tasks` are shares from 0 to 1, by the tasks' name."""
     settings, tasks = run["settings"], tasks or {}
     curve = [entry for entry in run["history"] if "eval_loss" in entry]
-    places = locations(settings.get("profile.filtered_corpus") or settings.get("profile.code_corpus", ""))
-    ids = [p.format(split=s) for p in filter(_public, places) for s in (("train", "valid") if "{" in p else ("",))]
+    corpus = settings.get("profile.filtered_corpus") or settings.get("profile.code_corpus", "pinned")
+    places = locations(corpus) if "/" in corpus and not _is_local(corpus) else ()
+    ids = [p.format(split=s) for p in places for s in (("train", "valid") if "{" in p else ("",))]
     task = {"task_type": "text-generation"}
     held_out = task | {"dataset_type": ids[-1] if ids else "code", "dataset_name": "held-out code"}
     own = task | {"dataset_type": "comment-to-code", "dataset_name": "the course's tasks", "metric_type": "accuracy"}
@@ -33,12 +34,12 @@ def model_card(
     )  # fmt: skip
     points = dict.fromkeys((*range(0, len(curve), -(-len(curve) // 10)), len(curve) - 1))
     rows = ([curve[i]["step"], *(f"{curve[i][f'eval_{name}']:.4g}" for name in _SCORES)] for i in points)
-    places = {f"profile.{name}" for name in LOCATIONS}  # a path is nobody's business
-    shown = ((name, _public(value) or "local" if name in places else value) for name, value in settings.items())
+    local = {f"profile.{name}" for name in LOCATIONS if _is_local(settings.get(f"profile.{name}", ""))}
+    shown = ((name, "local" if name in local else value) for name, value in settings.items())
     text = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8").format(
         repo_id=repo_id, branch=branch, step=curve[-1]["step"], bits=curve[-1]["eval_bits_per_byte"],
         tasks="".join(f" {name}: {share:.1%}." for name, share in tasks.items()),
-        data=", ".join(ids) or "the course's pinned sources, or from the author's own folders",
+        data=", ".join(ids) or ("folders of the author" if _is_local(corpus) else "the sources that the course names"),
         licenses=_table(("licence", "documents"), Counter(licenses).most_common()),
         curve=_table(("step", *_SCORES.values()), rows), settings=_table(("setting", "value"), shown),
     )  # fmt: skip
@@ -59,9 +60,9 @@ def dataset_card(repo_id: str, splits: DatasetDict, origin: str, license: str = 
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n{text}")
 
 
-def _public(place: str) -> str:
-    """Return a Hub id, and nothing for a path or a word of the course."""
-    return "" if place in LOCATION_WORDS or Path(place).is_absolute() else place
+def _is_local(location: str) -> bool:
+    """Return whether it names a path, which is nobody's business."""
+    return any(Path(part).is_absolute() for part in locations(location))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -43,7 +43,7 @@ def login() -> tuple[str, str]:
         found = hf.HfApi().whoami()
     except HfHubHTTPError as error:
         return "", f"Nobody is logged in: {explain(error)[0]}."
-    access = found["auth"].get("accessToken", {})
+    access = found.get("auth", {}).get("accessToken", {})
     scopes = access.get("fineGrained", {}).get("scoped", [])
     places = [scope["entity"]["name"] for scope in scopes if "repo.write" in scope["permissions"]]
     if access.get("role") == "write":
@@ -146,7 +146,8 @@ class Pusher:
                 return None
             try:
                 with dropped_messages("huggingface_hub.utils._http", ""):  # of each try
-                    self.repo_id, self.problem = push(stage, self.repo_id, self.branch), ""
+                    self.repo_id = push(stage, self.repo_id, self.branch)
+                self.problem = "" if stage == self.newest else self.problem
                 return shutil.rmtree(stage, ignore_errors=True)
             except Exception as error:  # whatever it is, the training goes on
                 self.problem, lasting = explain(error)

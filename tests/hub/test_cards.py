@@ -1,5 +1,8 @@
 """Cards: what they say, what they keep to themselves, and that the Hub takes them."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 from huggingface_hub import DatasetCard, ModelCard
@@ -46,7 +49,7 @@ def test_a_card_of_one_evaluation_is_enough():
 @pytest.mark.parametrize(
     ("place", "ids"),
     [
-        ("/srv/secret/project", None),
+        (str(Path("secret").absolute()), None),
         ("lab/data", ["lab/data"]),
         ("lab/code-{split}", ["lab/code-train", "lab/code-valid"]),
         ("lab/one,lab/two", ["lab/one", "lab/two"]),
@@ -72,6 +75,13 @@ def test_a_data_set_is_published_with_its_card(hub):
     made.push_to_hub("ada/rows")
     assert DatasetCard.load("ada/rows").data.license == "mit"
     assert load_dataset("ada/rows")["train"]["content"][:] == rows["content"]
+
+
+def test_the_texts_of_the_cards_are_packaged(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["course_utils"]
+    packaged = {path.name for pattern in patterns for path in (repository / "course_utils").glob(pattern)}
+    assert {"model_card.md", "dataset_card.md"} <= packaged
 
 
 @pytest.mark.parametrize(("rows", "size"), [(999, "n<1K"), (1_000, "1K<n<10K"), (120_000, "100K<n<1M")])

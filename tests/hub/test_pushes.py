@@ -344,6 +344,9 @@ def test_the_token_is_nowhere(hub, tmp_path, capfd, monkeypatch):
 def test_commands_say_what_they_need(hub, tmp_path, capsys):
     assert cli.main(["hub", "push", str(tmp_path)]) == 2
     assert "hub push FOLDER owner/name" in capsys.readouterr().err
+    assert cli.main(["hub", "push", str(tmp_path / "none"), REPO]) == 2
+    assert "is no folder" in capsys.readouterr().err
+    assert hub.storage.repositories("models") == []
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "a.txt").write_text("a")
     assert cli.main(["hub", "push", str(tmp_path / "m"), "m", "--public"]) == 0
