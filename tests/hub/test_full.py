@@ -8,7 +8,7 @@ from collections import Counter
 
 import nbformat
 import pytest
-from faults import Fault, cut_file, error
+from faults import WRITE, Fault, cut_file, error
 from fsspec.spec import AbstractBufferedFile
 from seeds import SMALL, seed
 from transformers import AutoConfig
@@ -85,7 +85,7 @@ def run_notebook(number: str, variables: dict[str, str], output) -> nbformat.Not
     """Execute a notebook as a user does, with the profile `full` against the local Hub; return the executed copy."""
     command = [sys.executable, "-m", "course_utils", "run", number, "--output", str(output), "--timeout", "120"]
     environment = os.environ | variables | {"HF_DATASETS_CACHE": str(output / "datasets")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (output / "notebooks").glob(f"{number}_*.ipynb")
     return nbformat.read(path, as_version=4)
@@ -95,3 +95,5 @@ def run_notebook(number: str, variables: dict[str, str], output) -> nbformat.Not
 def test_notebooks_run_with_the_ids_of_the_hub(number, full, hub, tmp_path):
     run_notebook(number, full, tmp_path / "out")
     assert hub.counted("codeparrot-train/resolve") >= 1
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert [path for path in written if WRITE.encode() in path.read_bytes()] == []
