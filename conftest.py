@@ -16,17 +16,26 @@ _SCRATCH = tempfile.TemporaryDirectory(prefix="course-tests-", ignore_cleanup_er
 _THIS_MACHINE = (None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::", socket.gethostname())
 
 
+def _free_port() -> int:
+    with socket.socket() as any_socket:
+        any_socket.bind(("127.0.0.1", 0))
+        return any_socket.getsockname()[1]
+
+
 def _set_environment() -> None:
     for name in list(os.environ):
         own = name.startswith("COURSE_") and name != "COURSE_HOME"
         proxy = name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # one on this machine would be a way out
-        if own or proxy or name in ("HF_TOKEN", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN"):
+        if own or proxy or name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             del os.environ[name]
     os.environ |= {
         "COURSE_PROFILE": "tiny",
         "HF_HOME": str(Path(_SCRATCH.name) / "huggingface"),  # no token, no data of the user, no clash of two workers
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        "HF_HUB_DISABLE_XET": "1",  # as long as tests use a Hub on this machine, which has none
+        "HF_ENDPOINT": f"http://127.0.0.1:{_free_port()}",  # where tests/hub starts that Hub; nobody else listens there
         "MPLBACKEND": "Agg",
         "PIP_NO_INDEX": "1",
         "JUPYTER_PLATFORM_DIRS": "1",
@@ -52,5 +61,5 @@ sys.addaudithook(_refuse_network)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long ones first, so that no worker begins a notebook when the others are done."""
-    ranks = {".ipynb": 0, "distributed": 1, "demo": 2, "sandbox": 3}
+    ranks = {".ipynb": 0, "distributed": 1, "hub": 1, "demo": 2, "sandbox": 3}
     items.sort(key=lambda item: ranks.get(item.path.suffix, ranks.get(item.path.parent.name, 4)))

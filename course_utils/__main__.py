@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=_positive, help="port to listen on (default: the first free one from 7860)")
     demo.add_argument("--no-browser", action="store_true", help="do not open the page")
     demo.set_defaults(command=_demo)
+
+    hub = commands.add_parser("hub", help="who is logged in; push a folder; merge the best run into main")
+    hub.add_argument("action", choices=("whoami", "push", "merge"))
+    hub.add_argument("names", nargs="*", metavar="NAME", help="push: FOLDER owner/name; merge: owner/name")
+    hub.add_argument("--branch", default="", help="branch to push to (default: main) or to merge (default: the best)")
+    hub.add_argument("--public", action="store_true", help="let everyone see a repository that is new")
+    hub.set_defaults(command=_hub)
     return parser
 
 
@@ -150,6 +157,31 @@ def _demo(options: argparse.Namespace) -> int:
 
     folder, name = (options.model, options.model.name) if options.model else demo.saved_model(profile)
     demo.serve(folder, options.host, options.port, not options.no_browser, name)
+    return 0
+
+
+def _hub(options: argparse.Namespace) -> int:
+    from course_utils import hub
+
+    if len(options.names) != (needed := ("whoami", "merge", "push").index(options.action)):
+        raise ValueError(f"{options.action} takes {needed} names: hub merge owner/name, hub push FOLDER owner/name.")
+    try:
+        if options.action == "whoami":
+            print(hub.login()[1])
+        elif options.action == "push":
+            folder, branch = _folder(options.names[0]), options.branch or "main"
+            if not folder.is_dir():  # before a repository is made
+                raise ValueError(f"{folder} is no folder; give one with a model, such as runs/first/final.")
+            found = hub.push(folder, hub.prepare(options.names[1], branch, not options.public), branch)
+            print(f"{folder} is on the Hub: {found}, branch {branch}")
+        else:
+            bits = hub.merge(options.names[0], options.branch)
+            print(", ".join(f"{name}: {value:.4f} bits per byte" for name, value in bits.items()))
+            print(f"main is the run {next(iter(bits))} now")
+    except ValueError:  # ours
+        raise
+    except Exception as error:  # of the Hub, which has many
+        return _fail(f"{(options.names or ['the Hub'])[-1]}: {hub.explain(error)[0]}.", 1)
     return 0
 
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from course_utils import artifacts, cache
+from course_utils import artifacts, cache, hub
 from course_utils.profiles import PROFILES, Profile, get_profile, with_variables
 from course_utils.training import checkpoints, loop, tracking
 from course_utils.training.config import PRESETS, TrainConfig, modern
@@ -30,11 +31,12 @@ def run_training(config: TrainConfig, output: Path | str, resume: str = "no") ->
     output = Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     accelerator, precision = loop.make_accelerator(config, output)
-    lock = FileLock(output / ".lock")
+    lock, pusher, repo_id = FileLock(output / ".lock"), None, config.push_to
     try:
         start: list[Any] = [None]
         if accelerator.is_main_process:
             lock.acquire(timeout=0)
+            repo_id = repo_id and hub.open_branch(repo_id, output, resume == "auto")
             start = [_find_checkpoint(output / "checkpoints", resume)]
         broadcast_object_list(start)
         tokenizer = artifacts.code_tokenizer(config.profile)
@@ -42,11 +44,21 @@ def run_training(config: TrainConfig, output: Path | str, resume: str = "no") ->
         run = loop.prepare(config, tokenizer, data, accelerator)
         tracking.setup_logging(config.profile.name, accelerator, output / "logs", config.as_dict())
         tracking.logger.info("precision %s: %s", precision.name, precision.reason)
+        if repo_id and accelerator.is_main_process:
+            licenses = Counter(artifacts.clean_corpus(config.profile).load("train")["license"])
+            model = accelerator.unwrap_model(run.model)
+            pusher = hub.Pusher(repo_id, output, model.config, tokenizer, licenses)
+            run.on_save = pusher.submit
+            if start[0]:  # it may have been killed before the push
+                pusher.submit(start[0])
         summary = loop.train(run, output, start[0])
         loop.save_final(run, tokenizer, output)
     except Timeout:
         raise ValueError(f"another run writes to {output}; choose another --output, or wait for its end.") from None
     finally:
+        if pusher and (left := pusher.finish()):
+            tracking.logger.warning(left)
+            print(left, file=sys.stderr)
         tracking.finish_logging()
         lock.release()
     if accelerator.is_main_process:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from hypothesis import settings
 
 # Deadlines fail on a machine that does other work at the same time.
@@ -35,6 +36,20 @@ def session_tokenizer():
 def code_tokenizer(session_tokenizer):
     """Return a copy of the code tokenizer that a test may change."""
     return copy.deepcopy(session_tokenizer)
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps its state for the life of a process; tests use several precisions and devices in one."""
+    _forget()
+    yield
+    _forget()
+
+
+def _forget():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    GradientState._reset_state()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ SCHEDULES = ("cosine", "linear", "constant_with_warmup", "warmup_stable_decay")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 TRACKERS = ("tensorboard", "wandb", "trackio", "none")
 # Settings that change what is printed or kept, never the weights: a resumed run may have others.
-HARMLESS = {"log_steps", "keep_checkpoints", "tracker", "profile.eval_steps", "profile.save_steps"}
+HARMLESS = {"log_steps", "keep_checkpoints", "tracker", "push_to", "profile.eval_steps", "profile.save_steps"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class TrainConfig:
     log_steps: int = setting(10, "optimizer steps", "Distance between two lines of the log.", least=1)
     keep_checkpoints: int = setting(2, "checkpoints", "Newest checkpoints that are kept.", least=1)
     tracker: str = setting("tensorboard", "-", "Where metrics go besides the log file.", choices=TRACKERS)
+    push_to: str = setting("", "owner/name", "Hub repository that gets the checkpoints, on a branch per run.")
 
     def __post_init__(self) -> None:
         """Refuse impossible values early."""

@@ -7,7 +7,7 @@ GPUs add in any order), and the learning rate counts optimizer steps.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -60,6 +60,7 @@ class Run:
     tokens_per_byte: float
     position: Position = field(default_factory=Position)
     history: list[dict[str, float]] = field(default_factory=list)
+    on_save: Callable[[Path], None] | None = None  # the main process calls it with each checkpoint
 
 
 class Summary(NamedTuple):
@@ -275,6 +276,8 @@ def _save(run: Run, folder: Path) -> int:
     checkpoint = folder / "checkpoints" / f"step-{run.position.step:08d}"
     state = {"settings": run.settings, "position": asdict(run.position), "history": run.history}
     checkpoints.save(run.accelerator, checkpoint, run.config.keep_checkpoints, **state)
+    if run.on_save and run.accelerator.is_main_process:
+        run.on_save(checkpoint)
     return run.position.step
 
 

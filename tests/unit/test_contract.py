@@ -47,10 +47,11 @@ OPTIONS = {
     "__main__ fetch": "--profile --clean",
     "__main__ run": "--profile --notebooks --output --timeout --keep-going",
     "__main__ demo": "--profile --model --host --port --no-browser",
+    "__main__ hub": "--branch --public",
     "train": "--profile --preset --output --max-steps --seed --resume --stream --no-stream --infinite --no-infinite "
     "--shuffle-buffer --buffer-sequences --num-workers --dropout --scale-attn-by-inverse-layer-idx "
     "--reorder-and-upcast-attn --gradient-checkpointing --schedule --max-grad-norm --keywords --alpha --precision "
-    "--log-steps --keep-checkpoints --tracker",
+    "--log-steps --keep-checkpoints --tracker --push-to",
     "finetune": "--pairs --encoder --epochs --learning-rate --batch-size --seed --dropout --output",
 }
 VARIABLES = (
@@ -68,7 +69,7 @@ LAYERS = (
     {"sandbox", "models"},
     {"evaluation"},
     {"environment", "training"},
-    {"artifacts"},
+    {"artifacts", "hub", "cards"},
     {"exercises"},
     {"train", "finetune", "demo", "runner", "__main__"},
 )
