@@ -13,13 +13,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
-from matplotlib import font_manager
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
-
 _FOLDER = Path(__file__).parent / "locale"
+_HAN = {"ja": "JP", "ko": "KR", "zh_CN": "SC", "zh_TW": "TC"}  # fonts by the shapes of their Chinese characters
 _told: set[str] = set()  # languages whose missing letters were reported
 
 
@@ -40,12 +35,11 @@ def text(english: str) -> str:
     """Return a text in the learner's language: an exact one, or one made from a template such as `{n} tokens`."""
     code = os.environ.get("COURSE_LANGUAGE") or "en"
     texts, templates = _texts(code)
-    if english in texts or not english.strip():
-        return texts.get(english, english)
-    for pattern, translation in templates:
-        if found := pattern.fullmatch(english):
-            return translation.format(**found.groupdict())
-    return english
+    if english not in texts and re.search(r"[^\W\d_]{2}", english):
+        for pattern, translation in templates:
+            if found := pattern.fullmatch(english):
+                return translation.format(**found.groupdict())
+    return texts.get(english, english)
 
 
 @functools.cache
@@ -55,9 +49,9 @@ def _texts(code: str) -> tuple[dict[str, str], list[tuple[re.Pattern, str]]]:
     if code == "en" or not path.exists():
         return {}, []
     texts = json.loads(path.read_text(encoding="utf-8"))
-    templates = [(re.compile("".join(_pattern(english)), re.DOTALL), english) for english in texts if "{" in english]
-    templates.sort(key=lambda pair: len(re.sub(r"\{\w*\}", "", pair[1])), reverse=True)
-    return texts, [(pattern, texts[english]) for pattern, english in templates if pattern.groups]
+    templates = sorted((t for t in texts if "{" in t), key=lambda t: -len(re.sub(r"\{\w*\}", "", t)))
+    patterns = [(re.compile("".join(_pattern(template)), re.DOTALL), texts[template]) for template in templates]
+    return texts, [(pattern, translation) for pattern, translation in patterns if pattern.groups]
 
 
 def _pattern(template: str) -> Iterator[str]:
@@ -76,23 +70,25 @@ def _pattern(template: str) -> Iterator[str]:
             yield "(?!)"  # a template of `say`, which is looked up before values are filled in
 
 
-def translate(figure: Figure) -> None:
+def translate(figure) -> None:
     """Put the words of a figure into the learner's language: all of them, or none where no font has the letters."""
     code = os.environ.get("COURSE_LANGUAGE") or "en"
     if not _texts(code)[0]:
         return
-    shown = [part for part in figure.findobj(Text) if part.get_text()]
-    axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
-    ticks = [axis.get_major_formatter() for axis in axes if isinstance(axis.get_major_formatter(), FixedFormatter)]
-    new = "".join(text(part) for part in [*(part.get_text() for part in shown), *(n for t in ticks for n in t.seq)])
-    families = _families(frozenset(filter(str.isprintable, new)), code)
+    from matplotlib.text import Text  # scripts that draw nothing do without
+
+    axes = (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis))
+    ticks = {axis: [label.get_text() for label in axis.get_ticklabels()] for axis in axes}
+    ticks = {axis: new for axis, old in ticks.items() if (new := list(map(text, old))) != old}
+    words = [*(text(part.get_text()) for part in figure.findobj(Text)), *map("".join, ticks.values())]
+    families = _families(frozenset(filter(str.isprintable, "".join(words))), code)
     if not families:
         if code not in _told:
             print(text("The labels of figures stay English: this machine has no font with the letters they need."))
         _told.add(code)
         return
-    for formatter in ticks:
-        formatter.seq = [text(name) for name in formatter.seq]
+    for axis, new in ticks.items():
+        axis.set_ticklabels(new)
     for part in figure.findobj(Text):
         part.set_text(text(part.get_text()))
         part.set_fontfamily(families)
@@ -101,19 +97,23 @@ def translate(figure: Figure) -> None:
 @functools.cache
 def _families(letters: frozenset[str], code: str) -> list[str]:
     """Return the usual font and, where it lacks letters, one that has the rest; [] if there is none."""
+    import matplotlib
+    from matplotlib import font_manager
+
     usual = matplotlib.rcParams["font.sans-serif"][0]
     rest = letters - _letters(font_manager.findfont(usual))
     turned = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in letters)
     if turned and tuple(map(int, matplotlib.__version__.split(".")[:2])) < (3, 11):  # draws them from left to right
         return []
-    region = {"ja": "JP", "zh_CN": "SC", "zh_TW": "TC", "ko": "KR"}.get(code, "")
-    fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: (region not in font.name, font.name))
+    fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: (_HAN.get(code, "") not in font.name, font.name))
     found = next((font.name for font in fonts if rest <= _letters(font.fname)), "") if rest else usual
     return list(dict.fromkeys([usual, found])) if found else []
 
 
 @functools.cache
 def _letters(path: str) -> frozenset[str]:
+    from matplotlib import font_manager
+
     try:
         return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
     except (OSError, RuntimeError):

@@ -15,6 +15,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from course_utils import language
+
 # Okabe and Ito's palette, which people with any colour vision can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -171,7 +173,7 @@ def chances(values: Mapping[str, float], *, alt: str, notes: Mapping[str, str] =
     for piece, value in values.items():
         style = f"display:inline-block;height:.8em;width:{max(60 * value, 0.2):.1f}%;background:{COLOURS[0]}"
         style += f";outline:2px solid {COLOURS[3]}" if piece in notes else ""
-        words = f"{form.format(value)} {notes.get(piece, '')}".rstrip()
+        words = f"{form.format(value)} {language.text(notes.get(piece, ''))}".rstrip()
         bars.append(f'<code>{_visible(piece)}</code><span><span style="{style}"></span> {html.escape(words)}</span>')
         lines.append(f"{piece!r:<16} {words}")
     grid = "display:grid;grid-template-columns:max-content 1fr;gap:2px 8px"
@@ -181,7 +183,7 @@ def chances(values: Mapping[str, float], *, alt: str, notes: Mapping[str, str] =
 
 def stack(pictures: Mapping[str, Picture], *, alt: str) -> Picture:
     """Return pictures one below another, each under its title."""
-    parts = (f'<div style="margin:.7em 0 .2em">{html.escape(name)}</div>{p.html}' for name, p in pictures.items())
+    parts = (f'<div style="margin:.7em 0 .2em">{_escaped(name)}</div>{p.html}' for name, p in pictures.items())
     joined = f'<div role="group" aria-label="{_escaped(alt)}">{"".join(parts)}</div>'
     return Picture(joined, "\n\n".join(f"{name}\n{picture.text}" for name, picture in pictures.items()))
 
@@ -211,7 +213,7 @@ def strips(
     if legend:
         patches = [Patch(label=name, edgecolor="#666666", **_fill(kind)) for kind, name in legend.items()]
         axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(patches), 3))
-    return Picture(_image(figure, alt), f"[figure: {alt}]")
+    return Picture(_image(figure, alt), f"[figure: {language.text(alt)}]")
 
 
 def _fill(kind: int | str) -> dict[str, str]:
@@ -241,7 +243,7 @@ def frames(pages: Mapping[str, Picture], *, label: str, alt: str, start: int = 0
 
 
 def _escaped(text: str) -> str:
-    return html.escape(text, quote=True)
+    return html.escape(language.text(text), quote=True)
 
 
 def _axes(x: str, y: str, height: float = 3.4):
@@ -261,10 +263,11 @@ def _draw(axes, series: Curves) -> None:
 
 def _show(figure: Figure, alt: str) -> None:
     """Show a figure as an image element, since a plain PNG output has no place for alternative text."""
-    display({"text/html": _image(figure, alt), "text/plain": f"[figure: {alt}]"}, raw=True)
+    display({"text/html": _image(figure, alt), "text/plain": f"[figure: {language.text(alt)}]"}, raw=True)
 
 
 def _image(figure: Figure, alt: str) -> str:
+    language.translate(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")

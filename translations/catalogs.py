@@ -6,6 +6,7 @@ headers) is no change.
 """
 
 import codecs
+import copy
 import difflib
 import os
 import re
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import polib
 
 WIDTH = 79
+STATES = ("current", "fuzzy", "missing")
 SIMILAR = 0.6  # share of equal words from which a changed text counts as the same message
 _LINE = re.compile(r'(?:#~ ?)?(?:#?\|? ?)?(?:(?:msgid|msgstr|msgctxt)(?:\[\d\])? )?"(?:[^"\\]|\\.)*"\s*\Z')
 
@@ -80,15 +82,31 @@ def current(catalog: polib.POFile) -> dict[str, str]:
     return {entry.msgid: entry.msgstr for entry in catalog if is_current(entry)}
 
 
+def count(messages: list[Message], catalog: Iterable[polib.POEntry]) -> dict[str, int]:
+    """Return how many words of English are translated, translated before a change, and not translated."""
+    entries = {entry.msgid: entry for entry in catalog if not entry.obsolete and entry.msgstr}
+    states = dict.fromkeys(STATES, 0)
+    for message in messages:
+        entry = entries.get(message.text)
+        states["missing" if entry is None else "fuzzy" if entry.fuzzy else "current"] += len(message.text.split())
+    return states
+
+
+def shares(states: Mapping[str, int]) -> tuple[int, int]:
+    """Return the percentages of current and fuzzy words, rounded down."""
+    total = sum(states.values()) or 1
+    return 100 * states["current"] // total, 100 * states["fuzzy"] // total
+
+
 def merged(
-    messages: list[Message], old: polib.POFile, memory: Mapping[str, str] = {}, same: Iterable[str] = ()
+    messages: list[Message], old: Iterable[polib.POEntry], memory: Mapping[str, str] = {}, same: Iterable[str] = ()
 ) -> list[polib.POEntry]:
     """Return the entries for today's messages, and, obsolete, the translations that no message wants.
 
     A text that another catalog has translated (`memory`) keeps that translation. A changed text gets the translation
     of the most similar text that is gone, fuzzy, unless it stands in one of the places `same`.
     """
-    wanted = {message.text for message in messages}
+    wanted, old = {message.text for message in messages}, [copy.copy(entry) for entry in old]
     alive = {entry.msgid: entry for entry in old if not entry.obsolete and (entry.msgstr or entry.msgid in wanted)}
     gone = {e.msgid: e for e in old if e.obsolete and e.msgstr and e.msgid not in alive}
     spare = {**gone, **{text: entry for text, entry in alive.items() if text not in wanted}}

@@ -11,13 +11,14 @@ import re
 import string
 import tokenize
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import polib
 
 from . import sources
 from .catalogs import is_current
+from .codes import checked_code, folders
 from .segments import ADDRESS, CODE_SPAN, FORMULA, MAGIC, MARKDOWN, TAG, replaced
 
 _ALLOW = re.compile(r"^allow ([\w ]+):(.*)$", re.MULTILINE)
@@ -41,8 +42,7 @@ def _differences(wanted: list[str], got: list[str]) -> Iterator[str]:
 
 
 def _code_spans(english: str, text: str, kind: str) -> Iterator[str]:
-    if kind not in ("comment", "heading") or "`" in english:
-        yield from _differences([m[2] for m in CODE_SPAN.finditer(english)], [m[2] for m in CODE_SPAN.finditer(text)])
+    yield from _differences(*([match[2] for match in CODE_SPAN.finditer(part)] for part in (english, text)))
     if CODE_SPAN.sub("", text).count("`") != CODE_SPAN.sub("", english).count("`"):
         yield "a backtick has no partner"
 
@@ -220,12 +220,36 @@ def code_of(source: str) -> list[tuple]:
     return [*tokens, *(match[0] for match in MAGIC.finditer(source)), ast.dump(ast.parse(masked))]
 
 
-def of_blocks(catalog: str, cells: list[tuple[str, str]], texts: dict[str, str]) -> Iterator[str]:
-    """Yield the markdown cells whose translation has other blocks than the English; cells are (id, source)."""
-    for place, source in cells:
-        pieces = sources.pieces_of({"cell_type": "markdown", "source": source})
-        if _structure(source) != _structure(replaced(source, pieces, texts.get)):
-            yield f"{catalog}#{place}: blocks: the translation has other blocks (headings, lists, tables) than the English"
+def wrong_name(code: str) -> str:
+    """Return what is wrong with the name of a language's folder, or nothing."""
+    try:
+        right = checked_code(code)
+    except ValueError as error:
+        return str(error)
+    return "" if right == code else f"a folder of this language is called {right!r}; rename it."
+
+
+def of_blocks(catalog: Path, english: Path, texts: Mapping[str, str]) -> Iterator[str]:
+    """Yield the markdown cells whose translation has other blocks than the English."""
+    for cell in sources.read_notebook(english)["cells"]:
+        if cell["cell_type"] == "markdown" and (pieces := sources.pieces_of(cell)):
+            if _structure(cell["source"]) != _structure(replaced(cell["source"], pieces, texts.get)):
+                yield f"{catalog}: blocks: in cell {cell['id']} it has other headings, lists or tables than the English"
+
+
+def of_folders(root: Path, codes: list[str]) -> list[str]:
+    """Return files that belong to no notebook or language."""
+    names, found = sources.notebooks(root), []
+    for code in codes:
+        folder = root / "translations" / code
+        if wrong := wrong_name(code):
+            found.append(f"{folder}: {wrong}")
+        orphans = [path for path in folder.glob("LC_MESSAGES/*") if path.suffix != ".po"]
+        orphans += [p for p in folder.glob("LC_MESSAGES/*.po") if p.stem not in sources.catalogs(root)]
+        orphans += [path for path in folder.glob("notebooks/*") if path.stem not in names]
+        found += [f"{path}: belongs to no English text; delete it." for path in orphans]
+    texts = (root / "course_utils" / "locale").glob("*")
+    return found + [f"{p}: belongs to no language; delete it." for p in texts if p.stem not in folders(root)]
 
 
 def _structure(source: str) -> list[str]:

@@ -102,30 +102,32 @@ def _html_pieces(source: str, start: int, end: int) -> Iterator[Piece]:
 
 def comment_pieces(source: str) -> list[Piece]:
     """Return the comments of a code cell that are prose; lines that stand together are one piece."""
-    starts = [0]
-    for line in source.split("\n"):
+    lines, starts = source.split("\n"), [0]
+    for line in lines:
         starts.append(starts[-1] + len(line) + 1)
     pieces: list[Piece] = []
-    last = (0, 0)  # line and column of the comment line before
+    last = (-1, 0)  # line and column of the comment line before
+    if source.startswith("%%"):  # a cell in another language
+        return []
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(MAGIC.sub(r"\1pass", source)).readline))
-    except (tokenize.TokenError, SyntaxError):  # a cell in another language
+    except (tokenize.TokenError, SyntaxError):
         return []
     for token in tokens:
         line, column = token.start
         text = token.string[1:].strip()
         if token.type != tokenize.COMMENT or not _is_prose(text):
             continue
-        start = starts[line - 1] + token.line.rindex("#" + token.string[1:]) + token.string.index(text)
-        alone = not token.line[:column].strip()
-        if alone and last == (line - 1, column) and pieces:
+        start = starts[line - 1] + column + token.string.index(text, 1)
+        alone = not lines[line - 1][:column].strip()
+        if alone and last == (line - 1, column) and source[pieces[-1].end] == "\n":
             before = pieces.pop()
             prefix = source[before.end + 1 : start]
             joined = f"{before.text}\n{text}"
             pieces.append(Piece(before.start, start + len(text), joined, "comment", (*before.prefixes, prefix)))
         else:
             pieces.append(Piece(start, start + len(text), text, "comment"))
-        last = token.start if alone else (0, 0)
+        last = token.start if alone else (-1, 0)
     return pieces
 
 

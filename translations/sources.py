@@ -33,6 +33,24 @@ def readme(root: Path = ROOT) -> str:
     return (root / "README.md").read_text(encoding="utf-8") + "\n#" + rules.partition("\n## ")[0].rstrip() + "\n"
 
 
+def released(root: Path = ROOT) -> list[str]:
+    """Return the languages that every reader is pointed to, and that must stay complete."""
+    return (root / "translations/released.txt").read_text(encoding="utf-8").split()
+
+
+def places(root: Path, cells: list[str]) -> list[str]:
+    """Return `03_name#cell` for each `03#cell`; raises `ValueError` for a cell that is not there."""
+    names = {name[:2]: name for name in notebooks(root)}
+    found = []
+    for word in cells:
+        number, _, cell = word.partition("#")
+        known = [c["id"] for c in read_notebook(notebooks(root)[names[number]])["cells"]] if number in names else []
+        if cell not in known:
+            raise ValueError(f"there is no cell {word!r}; give the notebook's number, # and the cell's id.")
+        found.append(f"{names[number]}#{cell}")
+    return found
+
+
 @functools.cache
 def read_notebook(path: Path) -> dict[str, Any]:
     """Return an English notebook with the source of each cell as one text; read once, not to be changed."""
@@ -48,6 +66,7 @@ def pieces_of(cell: dict[str, Any]) -> list[Piece]:
     return kinds[cell["cell_type"]](cell["source"]) if cell["cell_type"] in kinds else []
 
 
+@functools.cache
 def catalogs(root: Path = ROOT) -> dict[str, list[Message]]:
     """Return the messages of every catalog: one for each notebook, `course_utils` and `README`."""
     found: dict[str, list[Message]] = {}
