@@ -84,7 +84,7 @@ def translate(figure) -> None:
     families = _families(frozenset(filter(str.isprintable, "".join(words))), code)
     if not families:
         if code not in _told:
-            print(text("The labels of figures stay English: this machine has no font with the letters they need."))
+            print(text("The labels of figures stay English: no font here has the letters. Noto Sans CJK has most."))
         _told.add(code)
         return
     for axis, new in ticks.items():
