@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from course_utils import artifacts, plots
 
-PROMPT = "import matplotlib.pyplot as plt\n\ndef plot_losses(losses):\n    fig, ax ="
-NEW_TOKENS, CHOICES = 10, 4
+PROMPT = "import numpy as np\nimport matplotlib.pyplot as plt\n\n# plot a sine curve\nx = np."
+NEW_TOKENS, SHOWN, CHOICES = 21, 12, 4
 PICTURE = Path(__file__).parents[1] / "images" / "completion.png"
 
 
@@ -29,17 +29,17 @@ def choices() -> list[list[tuple[str, float]]]:
 def main() -> None:
     """Write the picture, and print the completion that stands in the README."""
     found = choices()
-    figure = Figure(figsize=(10, 2.2), layout="constrained")
+    figure = Figure(figsize=(12, 2.6), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlim=(-0.6, NEW_TOKENS - 0.4), ylim=(CHOICES - 0.4, -0.9))
+    axes.set(xlim=(-0.55, SHOWN - 0.4), ylim=(CHOICES - 0.4, -1.1))
     axes.set_axis_off()
-    for column, tokens in enumerate(found):
+    for column, tokens in enumerate(found[:SHOWN]):
         for row, (text, probability) in enumerate(tokens):
             shown = text.replace(" ", "·").replace("\n", "↵")
-            axes.barh(row, 0.9 * probability, left=column - 0.45, height=0.8, color=plots.TINTS[1 if row == 0 else 7])
-            axes.text(column - 0.42, row, shown, va="center", fontsize=9, family="monospace")
-            axes.text(column + 0.45, row, f"{probability:.0%}", va="center", ha="right", fontsize=7, color="0.4")
-    axes.text(-0.45, -0.8, f"{PROMPT.splitlines()[-1].strip()} …", fontsize=10, family="monospace")
+            axes.barh(row, 0.92 * probability, left=column - 0.46, height=0.88, color=plots.TINTS[1 if row == 0 else 7])
+            axes.text(column - 0.43, row - 0.12, shown, va="center", fontsize=9.5, family="monospace")
+            axes.text(column - 0.43, row + 0.3, f"{probability:.0%}", va="center", fontsize=7, color="0.4")
+    axes.text(-0.46, -0.75, f"{PROMPT.splitlines()[-1]} …", fontsize=11, family="monospace")
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=130)
     print(PROMPT + "".join(tokens[0][0] for tokens in found))

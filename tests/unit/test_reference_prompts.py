@@ -9,7 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from course_utils import artifacts
+from course_utils.profiles import PROFILES
 
+README = Path(__file__).parents[2] / "README.md"
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
 MARGIN = 2
 pytestmark = pytest.mark.skipif(not artifacts.REFERENCE_MODEL.is_dir(), reason="this copy has no reference model")
@@ -64,3 +66,19 @@ def test_the_comment_is_out_of_reach_of_four_tokens(reference):
     prompt = list(assigned("three", "prompts"))[-1]
     assert [reference[1].decode([i]) for i in reference[1].encode(prompt)[-4:]] == ["df", " =", " pd", "."]
     assert [reference[1].decode([i]) for i in reference[1].encode("losses")] == ["loss", "es"]
+
+
+def test_readme_shows_what_the_model_writes(reference):
+    shown = next(block for block in README.read_text(encoding="utf-8").split("```python\n") if "np.sin" in block)
+    code = shown.partition("\n```")[0]
+    prompt = code.partition("linspace")[0]
+    ids = reference[1](prompt, return_tensors="pt")
+    length = len(reference[1].encode(code))
+    written = reference[0].generate(**ids, max_length=length, do_sample=False, pad_token_id=0)[0]
+    assert reference[1].decode(written) == code
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_no_document_of_the_corpus_holds_the_snippet(split):
+    documents = artifacts.code_corpus(PROFILES["tiny"]).load(split)
+    assert not [row["path"] for row in documents if SNIPPET.strip() in row["content"]]
