@@ -23,7 +23,6 @@ from course_utils.data.documents import SPLITS
 from course_utils.environment import choose_device, choose_precision
 from course_utils.models import causal, encoder
 from course_utils.profiles import PROFILES, Profile, locations
-from course_utils.say import say
 from course_utils.training import checkpoints, pretraining
 
 REPORT = "report.json"
@@ -60,8 +59,7 @@ def code_corpus(profile: Profile, name: str = "") -> Location:
     try:
         return _pinned_corpus(profile)
     except ConnectionError as error:
-        print(error)
-        say("Until then, the Python packages installed on this machine serve as the code corpus.")
+        print(f"{error}\nUntil then, the Python packages installed on this machine serve as the code corpus.")
     wanted = {package for packages in corpus.INSTALLED.values() for package in packages}
     installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in wanted}
     build = partial(corpus.build_from_environment, max_bytes=limit)
@@ -89,8 +87,7 @@ def filtered_corpus(profile: Profile) -> Location:
         streams = [raw.load(split, streaming=True) for split in SPLITS]
         kept = [filtering.filter_streaming_dataset(stream, filtering.KEYWORDS) for stream in streams]
         if not all(any(cleaning.can_be_held_out(r["content"], r["path"]) for r in s) for s in kept):
-            names = ", ".join(filtering.KEYWORDS)
-            say("What names {names} is too little to train on, so all documents stay.", names=names)
+            print(f"What names {', '.join(filtering.KEYWORDS)} is too little to train on, so all documents stay.")
             kept = map(raw.load, SPLITS)
         for rows, split in zip(kept, SPLITS, strict=True):
             _write_split(rows, folder, split)
@@ -187,10 +184,10 @@ def run_folder(profile: Profile, **more: Any) -> Path:
 def pretrain(profile: Profile, stop_at: int) -> None:
     """Train up to `stop_at` optimizer steps and leave a checkpoint; do nothing if the model is finished."""
     if cache.artifact_folder("pretrained_model", _model_key(profile)).is_dir():
-        say("This model is already trained; it is loaded from the disk in the next step.")
+        print("This model is already trained; it is loaded from the disk in the next step.")
         return
     _train(profile, stop_at)
-    say("interrupted after {steps} optimizer steps", steps=stop_at)
+    print(f"interrupted after {stop_at} optimizer steps")
 
 
 def pretrained_model(profile: Profile) -> Path:
@@ -212,11 +209,8 @@ def _train(profile: Profile, stop_at: int | None = None) -> tuple[PreTrainedMode
     with cache.locked(folder, "pretrained_model"):
         older, by_code = find_pretrained(profile), {"code": "", "data": []}  # the data's names contain the code, too
         if older and not folder.exists() and cache.read_key(older) | by_code == key | by_code:
-            say("The course's code has changed since this profile's model was trained, so it is trained again.")
-            say(
-                "The old model stays in {folder}; `python -m course_utils demo --model` takes that folder.",
-                folder=older,
-            )
+            print("The course's code has changed since this profile's model was trained, so it is trained again.")
+            print(f"The old model stays in {older}; `python -m course_utils demo --model` takes that folder.")
         make_trainer = partial(pretraining.make_trainer, profile, code_tokenizer(profile), packed_data(profile))
         return pretraining.train(make_trainer, folder, stop_at)
 
@@ -262,12 +256,8 @@ def encoder_folder(name: str, pairs: str) -> str:
     if name == "course":
         if (packaged := encoder.packaged_encoder()) is not None:
             return str(packaged)
-        package = encoder.PACKAGE
-        say(
-            "The package {package} is not installed, so a small BERT with random weights takes its place.",
-            package=package,
-        )
-        say("It shows the mechanics only; its results mean nothing. For real results: {to_do}", to_do=encoder.INSTALL)
+        print(f"The package {encoder.PACKAGE} is not installed, so a small BERT with random weights takes its place.")
+        print(f"It shows the mechanics only; its results mean nothing. For real results: {encoder.INSTALL}")
     train = paraphrases.load_pairs(pairs)["train"]
     texts = [text for column in paraphrases.text_columns(train.column_names) for text in train[column]]
     key = _key(texts=hashlib.sha256("\n".join(texts).encode()).hexdigest())
@@ -287,7 +277,7 @@ def reference_runs(profile: Profile, data: pretraining.PackedData) -> Reference:
     saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"held_out": None}
     same_profile = profile.pretraining == PROFILES[profile.name].pretraining
     if not same_profile or saved["held_out"] != [data.validation_tokens, data.validation_bytes]:
-        say("No reference curve: this run has another profile, other data or another tokenizer than the saved ones.")
+        print("No reference curve: this run has another profile, other data or another tokenizer than the saved ones.")
         return Reference(None, {})
     band = (saved["tokens"], saved["low"], saved["high"], f"reference runs ({len(saved['seeds'])} seeds)")
     tutorial = saved["tutorial"]
