@@ -12,7 +12,7 @@ PY := $(VENV)/$(if $(WINDOWS),Scripts,bin)/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course lab test pytest test-colab test-notebooks lint format bench clean
+.PHONY: help setup course lab test pytest test-colab test-notebooks lint format translations bench clean
 
 help: ## list these commands
 	@awk -F ' *:.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,11 @@ lint: setup ## check style and formatting
 format: setup ## repair style and formatting
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+translations: setup ## bring the translations in step with the English, build and check them
+	$(PY) -m translations sync
+	$(PY) -m translations build
+	$(PY) -m translations check
 
 bench: setup ## compare with the tutorials' own way
 	$(PY) -m benchmarks

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from course_utils import cache
+from course_utils import cache, language
 from course_utils.profiles import LOCATION_WORDS, get_profile, make_variables_absolute
 
 
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute notebooks in order and write copies and HTML pages")
     run.add_argument("names", nargs="*", metavar="NOTEBOOK", help="numbers or names (default: all)")
     run.add_argument("--profile", help="tiny, laptop or full (default: COURSE_PROFILE, or laptop)")
-    run.add_argument("--notebooks", type=_folder, default="notebooks", metavar="DIR", help="where they are")
+    run.add_argument("--notebooks", type=_folder, metavar="DIR", help="where they are (default: by COURSE_LANGUAGE)")
     run.add_argument("--output", type=_folder, default="build", metavar="DIR", help="where results go")
     run.add_argument("--timeout", type=_positive, metavar="SECONDS", help="longest time for one cell (default: none)")
     run.add_argument("--keep-going", action="store_true", help="run the others after a failure")
@@ -139,7 +139,8 @@ def _run(options: argparse.Namespace) -> int:
     cache.expanded("~")  # Jupyter does not start without one; this says so in a sentence
     from course_utils import runner
 
-    notebooks = runner.select(options.notebooks, options.names)
+    folder = "notebooks" if (code := language.chosen()) == "en" else f"translations/{code}/notebooks"
+    notebooks = runner.select(options.notebooks or _folder(folder), options.names)
     start = time.monotonic()
     outcomes = runner.run(notebooks, options.output, options.timeout, options.keep_going)
     for outcome in outcomes:

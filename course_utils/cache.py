@@ -18,6 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from course_utils.say import say
+
 KEY_FILE = "artifact.json"
 PACKAGE = Path(__file__).parent
 # What an artifact's content depends on; `artifacts` puts the steps together.
@@ -107,12 +109,16 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         try:
             stack.enter_context(lock.acquire(timeout=1))
         except Timeout:
-            print(f"Another process is making the {name}; waiting for it.")
+            say("Another process is making the {name}; waiting for it.", name=name)
             stack.enter_context(lock.acquire())
         except OSError as error:  # some network folders: no lock is better than no course
             if error.errno in _FULL + _CLOSED:
                 raise
-            print(f"{folder.parent} cannot be locked ({error}). Do not run two notebooks there at the same time.")
+            say(
+                "{folder} cannot be locked ({error}). Do not run two notebooks there at the same time.",
+                folder=folder.parent,
+                error=error,
+            )
         yield
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from course_utils import language
+
 # Okabe and Ito's palette, which people with any colour vision can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 # Fill of the cells and pieces of pictures, by kind: tints of the palette that dark text can stand on, and hatching.
@@ -44,7 +46,7 @@ def spans(
     made = []
     for place, (piece, kind) in enumerate(zip(pieces, kinds, strict=True)):
         fill = HATCHED if kind == "hatched" else TINTS[kind] if isinstance(kind, int) else kind
-        title = f' title="{escaped(titles[place])}"' if titles else ""
+        title = f' title="{_told(titles[place])}"' if titles else ""
         style, shown = f"background:{fill};color:#1a1a1a", escaped(piece)  # both: for dark themes, too
         if not plain:
             style += ";border:1px solid #999;border-radius:3px;padding:0 1px"
@@ -56,7 +58,7 @@ def spans(
     pre = (
         f'<pre style="{style}{"padding:.6em;background:#fff;border:1px solid #c8c8c8" if plain else "color:inherit"}">'
     )
-    figure = f'<figure role="group" aria-label="{escaped(alt)}" style="margin:0">{legend}{pre}'
+    figure = f'<figure role="group" aria-label="{_told(alt)}" style="margin:0">{legend}{pre}'
     return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
 
 
@@ -70,28 +72,28 @@ def chances(values: Mapping[str, float], *, alt: str, notes: Mapping[str, str] =
     for piece, value in values.items():
         style = f"display:inline-block;height:.8em;width:{max(60 * value, 0.2):.1f}%;background:{COLOURS[0]}"
         style += f";outline:2px solid {COLOURS[3]}" if piece in notes else ""
-        words = f"{form.format(value)} {notes.get(piece, '')}".rstrip()
+        words = f"{form.format(value)} {language.text(notes.get(piece, ''))}".rstrip()
         bars.append(f'<code>{_visible(piece)}</code><span><span style="{style}"></span> {html.escape(words)}</span>')
         lines.append(f"{piece!r:<16} {words}")
     grid = "display:grid;grid-template-columns:max-content 1fr;gap:2px 8px"
-    group = f'<div role="group" aria-label="{escaped(alt)}" style="{grid}">{"".join(bars)}</div>'
+    group = f'<div role="group" aria-label="{_told(alt)}" style="{grid}">{"".join(bars)}</div>'
     return Picture(group, "\n".join(lines))
 
 
 def stack(pictures: Mapping[str, Picture], *, alt: str) -> Picture:
     """Return pictures one below another, each under its title."""
-    parts = (f'<div style="margin:.7em 0 .2em">{html.escape(name)}</div>{p.html}' for name, p in pictures.items())
-    joined = f'<div role="group" aria-label="{escaped(alt)}">{"".join(parts)}</div>'
+    parts = (f'<div style="margin:.7em 0 .2em">{_told(name)}</div>{p.html}' for name, p in pictures.items())
+    joined = f'<div role="group" aria-label="{_told(alt)}">{"".join(parts)}</div>'
     return Picture(joined, "\n\n".join(f"{name}\n{picture.text}" for name, picture in pictures.items()))
 
 
 def frames(pages: Mapping[str, Picture], *, label: str, alt: str, start: int = 0) -> Picture:
     """Return pages with a slider that chooses one by its name; without scripts, page number `start` is there."""
-    names, bodies = list(map(escaped, pages)), [page.html for page in pages.values()]
+    names, bodies = list(map(_told, pages)), [page.html for page in pages.values()]
     root = "frames-" + hashlib.sha256("".join([label, *names, *bodies]).encode()).hexdigest()[:12]
     stored = (f'<template data-name="{name}">{body}</template>' for name, body in zip(names, bodies, strict=True))
-    shown = f"""<div id="{root}" role="group" aria-label="{escaped(alt)}">
-<label>{escaped(label)}: <input type="range" min="0" max="{len(names) - 1}" value="{start}" hidden></label>
+    shown = f"""<div id="{root}" role="group" aria-label="{_told(alt)}">
+<label>{_told(label)}: <input type="range" min="0" max="{len(names) - 1}" value="{start}" hidden></label>
 <output>{names[start]}</output><div>{bodies[start]}</div>{"".join(stored)}</div>
 <script>(() => {{
   const root = document.getElementById("{root}"), [input, output] = root.querySelectorAll("input, output");
@@ -110,9 +112,13 @@ def widget(name: str, data: Any, *, still: Picture, alt: str) -> Picture:
     page = (Path(__file__).parent / "widgets" / f"{name}.html").read_text(encoding="utf-8")
     text = json.dumps(data).replace("<", "\\u003c")  # no data can end the script
     root = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    for mark, value in {"@root@": root, "@alt@": escaped(alt), "@still@": still.html, "@data@": text}.items():
+    for mark, value in {"@root@": root, "@alt@": _told(alt), "@still@": still.html, "@data@": text}.items():
         page = page.replace(mark, value)
     return Picture(page, f"{alt}\n{still.text}")
+
+
+def _told(text: str) -> str:
+    return escaped(language.text(text))
 
 
 def escaped(text: str) -> str:

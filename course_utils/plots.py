@@ -13,6 +13,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from course_utils import language
 from course_utils.pictures import (  # noqa: F401  (notebooks take the pictures from here, too)
     COLOURS,
     HATCHED,
@@ -131,7 +132,7 @@ def distributions(groups: Mapping[str, Sequence[float]], *, x: str, alt: str, cu
         axes.set_ylabel(name)
         axes.spines[["top", "right"]].set_visible(False)
     rows[-1].set_xlabel(x)
-    return Picture(_image(figure, alt), f"[figure: {alt}]")
+    return Picture(_image(figure, alt), f"[figure: {language.text(alt)}]")
 
 
 def strips(
@@ -159,7 +160,7 @@ def strips(
     if legend:
         patches = [Patch(label=name, edgecolor="#666666", **_fill(kind)) for kind, name in legend.items()]
         axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(patches), 3))
-    return Picture(_image(figure, alt), f"[figure: {alt}]")
+    return Picture(_image(figure, alt), f"[figure: {language.text(alt)}]")
 
 
 def _fill(kind: int | str) -> dict[str, str]:
@@ -186,7 +187,7 @@ def grid(
     labels = [repr(name)[1:-1].replace("$", r"\$") for name in names] or list(map(str, range(len(values))))
     axes.set_xticks(range(len(labels)), labels, rotation=0 if numbers else 90, **small)
     axes.set_yticks(range(len(labels)), labels, **small)
-    return Picture(_image(figure, alt), f"[figure: {alt}]")
+    return Picture(_image(figure, alt), f"[figure: {language.text(alt)}]")
 
 
 # The lines of a graph, by kind.
@@ -218,7 +219,7 @@ def graph(
         axes.text(x, y, text, ha="center", va="center", fontsize=8, zorder=3, bbox=box if text else None)
     xs, ys, _ = zip(*nodes.values(), strict=True)
     axes.set(xlim=(min(xs) - 0.3, max(xs) + 0.3), ylim=(max(ys) + 0.5, min(ys) - 0.5))
-    return Picture(_image(figure, alt), f"[figure: {alt}]")
+    return Picture(_image(figure, alt), f"[figure: {language.text(alt)}]")
 
 
 def _axes(x: str, y: str, height: float = 3.4):
@@ -240,10 +241,11 @@ def _draw(axes, series: Curves) -> None:
 
 def _show(figure: Figure, alt: str) -> None:
     """Show a figure as an image element, since a plain PNG output has no place for alternative text."""
-    display({"text/html": _image(figure, alt), "text/plain": f"[figure: {alt}]"}, raw=True)
+    display({"text/html": _image(figure, alt), "text/plain": f"[figure: {language.text(alt)}]"}, raw=True)
 
 
 def _image(figure: Figure, alt: str) -> str:
+    language.translate(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")

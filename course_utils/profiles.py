@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
+from course_utils import language
 from course_utils.cache import expanded, home
 
 # Names after COURSE_ of variables that are not profile fields.
-OTHER_VARIABLES = ("PROFILE", "HOME", "SOURCE", "SANDBOX", "SOLUTIONS", "CHECKS")
+OTHER_VARIABLES = ("PROFILE", "HOME", "SOURCE", "SANDBOX", "SOLUTIONS", "CHECKS", "LANGUAGE")
 # Values of locations that are words of the course, even where a folder has the same name.
 LOCATION_WORDS = ("pinned", "course", "scratch", "course-pairs", "course-sentences")
 # Fields that no pretrained model depends on.
@@ -172,6 +173,7 @@ PROFILES: Mapping[str, Profile] = {
 def get_profile(name: str | None = None, **overrides: Any) -> Profile:
     """Return a profile by name (or COURSE_PROFILE, or `laptop`) with single values replaced as in `with_variables`."""
     name = name or os.environ.get("COURSE_PROFILE") or "laptop"
+    language.chosen()  # a language that is not there is refused before anything is made
     if name not in PROFILES:
         raise ValueError(
             f"unknown profile {name!r}; there are {', '.join(PROFILES)}. Set COURSE_PROFILE to one of them."

@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 from course_utils import cache
+from course_utils.language import chosen, text
 
 # One look for all pages, readable on a telephone.
 _STYLE = """<meta name="viewport" content="width=device-width, initial-scale=1"><style>
@@ -119,17 +120,18 @@ def _save(notebook: nbformat.NotebookNode, path: Path, output: Path) -> None:
     """Write the executed copy, its page, and the index of all pages."""
     page, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": title(notebook, path.stem)}})
     page = re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', page)
+    page = page.replace('<html lang="en">', f'<html lang="{chosen().replace("_", "-")}">', 1)
     page = re.sub(r"</head>", f"{_STYLE}</head>", page, count=1)
     page = re.sub(r"(<body[^>]*>)", rf"\1{_navigation(notebook, path)}", page, count=1)
-    texts = {f"notebooks/{path.name}": nbformat.writes(notebook) + "\n", f"html/{path.stem}.html": page}
-    for target, text in texts.items():
-        _write(output / target, text)
+    files = {f"notebooks/{path.name}": nbformat.writes(notebook) + "\n", f"html/{path.stem}.html": page}
+    for target, content in files.items():
+        _write(output / target, content)
     _write(output / "html" / "index.html", _index(output))
 
 
 def title(notebook: nbformat.NotebookNode, name: str) -> str:
     """Return a notebook's first heading, or its name."""
-    found = re.match(r"# (.+)", notebook.cells[0].source if notebook.cells else "")
+    found = re.search(r"^# (.+)", notebook.cells[0].source if notebook.cells else "", re.MULTILINE)
     return found[1] if found else name
 
 
@@ -137,13 +139,14 @@ def _navigation(notebook: nbformat.NotebookNode, path: Path) -> str:
     """Return links to the index and the neighbours, and the page's own contents."""
     names = sorted(other.stem for other in path.parent.glob("*.ipynb"))
     place = names.index(path.stem)
-    near = {"← previous": names[place - 1] if place else "", "next →": (*names, "")[place + 1]}
-    links = ['<a href="index.html">all notebooks</a>', *(f'<a href="{n}.html">{w}</a>' for w, n in near.items() if n)]
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    near = {text("← previous"): names[place - 1] if place else "", text("next →"): (*names, "")[place + 1]}
+    links = [f'<a href="index.html">{text("all notebooks")}</a>']
+    links += [f'<a href="{n}.html">{w}</a>' for w, n in near.items() if n]
+    markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^## (.+)$", markdown, re.MULTILINE)
     anchors = (heading.replace(" ", "-") for heading in headings)  # as nbconvert makes them
     items = "".join(f'<li><a href="#{a}">{html.escape(h)}</a></li>' for a, h in zip(anchors, headings, strict=True))
-    contents = f"<details><summary>Contents</summary><ul>{items}</ul></details>"
+    contents = f"<details><summary>{text('Contents')}</summary><ul>{items}</ul></details>"
     return f'<nav class="course">{" · ".join(links)}{contents}</nav>'
 
 
@@ -155,8 +158,10 @@ def _index(output: Path) -> str:
         seconds = f"{notebook.metadata.get('seconds', 0):.0f} s"
         name = html.escape(title(notebook, path.stem))
         rows.append(f'<tr><td><a href="{path.stem}.html">{name}</a></td><td>{seconds}</td></tr>')
-    head = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Code completion from scratch</title>'
-    heading = "<h1>Code completion from scratch</h1><p>The notebooks as they ran on this machine.</p>"
+    name = text("Code completion from scratch")
+    lang = chosen().replace("_", "-")
+    head = f'<!doctype html>\n<html lang="{lang}"><meta charset="utf-8"><title>{name}</title>'
+    heading = f"<h1>{name}</h1><p>{text('The notebooks as they ran on this machine.')}</p>"
     return f'{head}{_STYLE}<body><main class="course">{heading}<table>{"".join(rows)}</table></main></body></html>\n'
 
 

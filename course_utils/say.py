@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from course_utils import language
+
 
 def say(template: str, /, **values: Any) -> None:
-    """Print a sentence: `say("{share:.1%} of the tokens", share=0.25)`."""
-    print(template.format(**values))
+    """Print a sentence in the learner's language: `say("{share:.1%} of the tokens", share=0.25)`."""
+    print(language.text(template).format(**values))

@@ -21,6 +21,7 @@ from typing import Any
 from IPython.display import Code, display
 
 from course_utils.cache import expanded
+from course_utils.language import text
 from course_utils.say import say
 
 from . import (
@@ -71,14 +72,18 @@ def _verdict(exercise: Exercise, answer: Any, measured: Any) -> bool | None:
             fault = exercise.examine(answer) if measured is None else exercise.examine(answer, measured)
             if fault == NOT_TRIED:
                 return _not_tried(exercise)
-            return _wrong(exercise, fault, []) if fault else _right(exercise, "everything that can be checked is there")
+            return (
+                _wrong(exercise, fault, [])
+                if fault
+                else _right(exercise, text("everything that can be checked is there"))
+            )
         if not callable(answer):
             return _wrong(exercise, f"The answer must be a function; this is {shown(answer)}.", [])
         return _compare(exercise, answer)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        print(f"{exercise.id}: this could not be checked; {shown(error)}")
+        say("{id}: this could not be checked; {error}", id=exercise.id, error=shown(error))
         return None
 
 
@@ -92,7 +97,7 @@ def _note(exercise: Exercise, verdict: bool | None) -> None:
 
 def reveal(guess: Any, measured: Any, unit: str = "") -> None:
     """Print what was measured, and beside it the guess that the learner made, if he made one."""
-    value, unit = shown_number(measured), unit and f" {unit}"
+    value, unit = shown_number(measured), unit and f" {text(unit)}"
     if guess is None:
         say("Measured: {value}{unit}. You made no guess.", value=value, unit=unit)
     elif isinstance(guess, Real) and isinstance(measured, Real) and not isinstance(guess, bool):
@@ -124,7 +129,7 @@ def solution(exercise_id: str) -> None:
     """Show an answer that a learner could have written, unless COURSE_SOLUTIONS is off."""
     exercise = _find(exercise_id)
     if os.environ.get("COURSE_SOLUTIONS", "").lower() == "off":
-        print("Solutions are switched off (COURSE_SOLUTIONS=off); ask your instructor.")
+        say("Solutions are switched off (COURSE_SOLUTIONS=off); ask your instructor.")
     else:
         show(exercise.solution)
 
@@ -146,7 +151,7 @@ def _compare(exercise: Exercise, answer: Callable) -> bool | None:
     results = try_out(answer, exercise.solution, exercise.cases())
     failures = [result for result in results if not result.right]
     if not failures:
-        return _right(exercise, f"{len(results)} inputs, all as expected")
+        return _right(exercise, text(f"{len(results)} inputs, all as expected"))
     if exercise.bug and _alike(exercise.bug, results):
         return _not_tried(exercise)
     first = failures[0]
@@ -154,12 +159,12 @@ def _compare(exercise: Exercise, answer: Callable) -> bool | None:
     lines = [f"{name}({', '.join(map(shown, first.arguments))})"]
     if callable(first.arguments[0]):  # `encode`, which comes with texts to encode
         encode, texts = first.arguments
-        lines.append(f"  where     {', '.join(f'encode({text!r}) = {encode(text)}' for text in texts)}")
-    lines += [f"  got       {shown(first.got)}{first.note}", f"  expected  {shown(first.expected)}"]
+        lines.append(f"{text('  where     ')}{', '.join(f'encode({text!r}) = {encode(text)}' for text in texts)}")
+    lines += [text("  got       ") + shown(first.got) + first.note, text("  expected  ") + shown(first.expected)]
     if first.printed:
-        lines.append(f"  printed   {shown(first.printed)}")
+        lines.append(text("  printed   ") + shown(first.printed))
     fitting = [exercise.hints[i] for i, mistake in exercise.mistakes.items() if _alike(mistake, results)]
-    message = f"{len(failures)} of {len(results)} inputs tried come out differently. For example:"
+    message = text(f"{len(failures)} of {len(results)} inputs tried come out differently. For example:")
     return _wrong(exercise, message, lines, *fitting, general_hint(failures))
 
 
@@ -168,7 +173,7 @@ def _alike(function: Callable, results: list[Result]) -> bool:
 
 
 def _not_tried(exercise: Exercise) -> None:
-    print(f"{exercise.id}: not tried yet")
+    say("{id}: not tried yet", id=exercise.id)
 
 
 def _is_untouched(answer: Any) -> bool:
@@ -181,19 +186,19 @@ def _is_untouched(answer: Any) -> bool:
 
 def _right(exercise: Exercise, note: str) -> bool:
     _given.pop(exercise.id, None)
-    print(f"{exercise.id}: right ({note}).")
+    say("{id}: right ({note}).", id=exercise.id, note=note)
     return True
 
 
 def _wrong(exercise: Exercise, message: str, lines: list[str], *fitting: str) -> bool:
     """Print what is wrong and a new hint: one that fits the error, or, from the second try, the next one."""
-    print(f"{exercise.id}: not right yet. {message}", *lines, sep="\n  ")
+    say("{id}: not right yet. {message}", id=exercise.id, message="\n  ".join([text(message), *lines]))
     given = _given[exercise.id]
     hints = [*fitting, *(exercise.hints if given else ())]
     hint = next((hint for hint in hints if hint and hint not in given), "")
     if hint:
-        print(f"Hint: {hint}")
+        say("Hint: {hint}", hint=text(hint))
     elif given:
-        print(f'No more hints. solution("{exercise.id}") shows one way to write it.')
+        say('No more hints. solution("{id}") shows one way to write it.', id=exercise.id)
     given.append(hint)
     return False

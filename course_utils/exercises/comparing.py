@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from course_utils.language import text
+
 # A call that takes longer, or more memory, counts as endless: a list that never stops growing takes gigabytes a second.
 SECONDS_PER_CALL = 5.0
 BYTES_PER_CALL = 1_000_000_000
@@ -46,7 +48,8 @@ def try_out(function: Callable, solution: Callable, cases: Iterable[tuple[Any, .
         expected, given = plain(solution(*copy.deepcopy(case))), copy.deepcopy(case)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             got = outcome(function, given)
-        note = "" if equal(given, case) else f", but it changed its input into ({', '.join(map(shown, given))})"
+        changed = ", ".join(map(shown, given))
+        note = "" if equal(given, case) else text(f", but it changed its input into ({changed})")
         right = equal(got, expected) and not note
         results.append(Result(case, expected, got, right, printed.getvalue(), note))
         if isinstance(got, Endless):

@@ -1,0 +1,120 @@
+"""The learner's language for what code shows: sentences, labels, alternative texts, hints.
+
+COURSE_LANGUAGE names it. Texts are looked up by their exact English in `locale/<language>.json`, which is built from
+`translations/`; a text that is not there stays English. Errors, tables and the command line are English.
+"""
+
+import functools
+import json
+import os
+import re
+import string
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "locale"
+_HAN = {"ja": "JP", "ko": "KR", "zh_CN": "SC", "zh_TW": "TC"}  # fonts by the shapes of their Chinese characters
+_told: set[str] = set()  # languages whose missing letters were reported
+
+
+def languages() -> list[str]:
+    """Return the codes of the languages there are, English first."""
+    return ["en", *sorted(path.stem for path in _FOLDER.glob("*.json"))]
+
+
+def chosen() -> str:
+    """Return the language that COURSE_LANGUAGE names, else `en`; raises `ValueError` for one that is not there."""
+    code = os.environ.get("COURSE_LANGUAGE") or "en"
+    if code not in languages():
+        raise ValueError(f"unknown language {code!r}; set COURSE_LANGUAGE to one of {', '.join(languages())}.")
+    return code
+
+
+def text(english: str) -> str:
+    """Return a text in the learner's language: an exact one, or one made from a template such as `{n} tokens`."""
+    code = os.environ.get("COURSE_LANGUAGE") or "en"
+    texts, templates = _texts(code)
+    if english not in texts and re.search(r"[^\W\d_]{2}", english):
+        for pattern, translation in templates:
+            if found := pattern.fullmatch(english):
+                return translation.format(**found.groupdict())
+    return texts.get(english, english)
+
+
+@functools.cache
+def _texts(code: str) -> tuple[dict[str, str], list[tuple[re.Pattern, str]]]:
+    """Return the texts of a language and, those with most words of their own first, its templates as patterns."""
+    path = _FOLDER / f"{code}.json"
+    if code == "en" or not path.exists():
+        return {}, []
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    templates = sorted((t for t in texts if "{" in t), key=lambda t: -len(re.sub(r"\{\w*\}", "", t)))
+    patterns = [(re.compile("".join(_pattern(template)), re.DOTALL), texts[template]) for template in templates]
+    return texts, [(pattern, translation) for pattern, translation in patterns if pattern.groups]
+
+
+def _pattern(template: str) -> Iterator[str]:
+    """Yield a pattern's parts: what stands in the template, and a group for each field."""
+    seen: set[str] = set()
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:  # braces, but no template
+        return
+    for literal, field, form, conversion in parts:
+        yield re.escape(literal)
+        if field is not None and not form and not conversion and field.isidentifier():
+            yield f"(?P={field})" if field in seen else f"(?P<{field}>.+?)"
+            seen.add(field)
+        elif field is not None:
+            yield "(?!)"  # a template of `say`, which is looked up before values are filled in
+
+
+def translate(figure) -> None:
+    """Put the words of a figure into the learner's language: all of them, or none where no font has the letters."""
+    code = os.environ.get("COURSE_LANGUAGE") or "en"
+    if not _texts(code)[0]:
+        return
+    from matplotlib.text import Text  # scripts that draw nothing do without
+
+    axes = (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis))
+    ticks = {axis: [label.get_text() for label in axis.get_ticklabels()] for axis in axes}
+    ticks = {axis: new for axis, old in ticks.items() if (new := list(map(text, old))) != old}
+    words = [*(text(part.get_text()) for part in figure.findobj(Text)), *map("".join, ticks.values())]
+    families = _families(frozenset(filter(str.isprintable, "".join(words))), code)
+    if not families:
+        if code not in _told:
+            print(text("The labels of figures stay English: no font here has the letters. Noto Sans CJK has most."))
+        _told.add(code)
+        return
+    for axis, new in ticks.items():
+        axis.set_ticklabels(new)
+    for part in figure.findobj(Text):
+        part.set_text(text(part.get_text()))
+        part.set_fontfamily(families)
+
+
+@functools.cache
+def _families(letters: frozenset[str], code: str) -> list[str]:
+    """Return the usual font and, where it lacks letters, one that has the rest; [] if there is none."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    usual = matplotlib.rcParams["font.sans-serif"][0]
+    rest = letters - _letters(font_manager.findfont(usual))
+    turned = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in letters)
+    if turned and tuple(map(int, matplotlib.__version__.split(".")[:2])) < (3, 11):  # draws them from left to right
+        return []
+    fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: (_HAN.get(code, "") not in font.name, font.name))
+    found = next((font.name for font in fonts if rest <= _letters(font.fname)), "") if rest else usual
+    return list(dict.fromkeys([usual, found])) if found else []
+
+
+@functools.cache
+def _letters(path: str) -> frozenset[str]:
+    from matplotlib import font_manager
+
+    try:
+        return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()
