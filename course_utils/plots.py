@@ -249,4 +249,4 @@ def _image(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" alt="{escaped(alt)}" style="max-width:100%">'
+    return f'<img src="data:image/png;base64,{data}" alt="{escaped(language.text(alt))}" style="max-width:100%">'
