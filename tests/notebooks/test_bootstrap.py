@@ -47,7 +47,8 @@ def fresh_python(tmp_path_factory) -> Path:
 def source(tmp_path) -> str:
     """Return a copy of what pip needs, for pip builds in the folder that it installs from."""
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "course_utils", tmp_path / "source" / "course_utils", ignore=ignore)
+    for name in ("course_utils", "local_hub"):
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source")
     return str(tmp_path / "source")
