@@ -33,6 +33,7 @@ from . import (
     generating,
     gpt,
     pretraining,
+    sharing,
     start,
     tokenizer,
 )
