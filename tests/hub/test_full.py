@@ -81,9 +81,20 @@ def test_a_stream_whose_place_was_kept_goes_on_there(full, hub):
     assert begun + [row["path"] for row in again] == whole
 
 
-def run_notebook(number: str, variables: dict[str, str], output) -> nbformat.NotebookNode:
+def run_notebook(number: str, variables: dict[str, str], output, *options: str) -> nbformat.NotebookNode:
     """Execute a notebook as a user does, with the profile `full` against the local Hub; return the executed copy."""
-    command = [sys.executable, "-m", "course_utils", "run", number, "--output", str(output), "--timeout", "120"]
+    command = [
+        sys.executable,
+        "-m",
+        "course_utils",
+        "run",
+        number,
+        "--output",
+        str(output),
+        "--timeout",
+        "120",
+        *options,
+    ]
     environment = os.environ | variables | {"HF_DATASETS_CACHE": str(output / "datasets")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -98,5 +109,22 @@ ASKED = {"01": "codeparrot-train", "03": "codeparrot-ds-train", "04": "codeparro
 def test_notebooks_run_with_the_ids_of_the_hub(number, full, hub, tmp_path):
     run_notebook(number, full, tmp_path / "out")
     assert hub.counted(f"{ASKED[number]}/resolve") >= 1
-    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert_no_token(tmp_path)
+
+
+def test_notebook_11_runs_against_the_hub_that_its_reader_chooses(full, hub, tmp_path, repository):
+    text = (repository / "notebooks" / "11_sharing.ipynb").read_text(encoding="utf-8")
+    assert text.count(local := r"place = \"local\"") == 1
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "11_sharing.ipynb").write_text(text.replace(local, r"place = \"real\""), encoding="utf-8")
+    run_notebook("11", full, tmp_path / "out", "--notebooks", str(tmp_path / "own"))
+    assert hub.titles("ada/course-runs")[0].startswith("Merge the run ")
+    assert hub.read("ada/course-by-hand", "model.safetensors")
+    assert hub.storage.repository("models", "ada/course-by-hand")["private"]  # unless the reader says otherwise
+    assert_no_token(tmp_path)
+
+
+def assert_no_token(folder) -> None:
+    written = [path for name in ("out", "course") for path in (folder / name).rglob("*") if path.is_file()]
+    assert len(written) > 3
     assert [path for path in written if WRITE.encode() in path.read_bytes()] == []

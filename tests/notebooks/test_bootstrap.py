@@ -79,7 +79,8 @@ def test_a_wheel_has_every_kind_of_file_that_the_course_reads(source, tmp_path):
     reference.mkdir(exist_ok=True)
     for name in ("model.safetensors", "tokenizer.json", "merges.txt", "chat_template.jinja", "README.md", "run.json"):
         (reference / name).touch()
-    ours = {path.relative_to(source).as_posix() for path in package.rglob("*") if path.is_file()}
+    folders = (package, Path(source, "local_hub"))
+    ours = {p.relative_to(source).as_posix() for folder in folders for p in folder.rglob("*") if p.is_file()}
     run(Path(sys.executable), "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), source)
     (wheel,) = tmp_path.glob("*.whl")
     shipped = set(zipfile.ZipFile(wheel).namelist())
