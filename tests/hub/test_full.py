@@ -83,20 +83,9 @@ def test_a_stream_whose_place_was_kept_goes_on_there(full, hub):
 
 def run_notebook(number: str, variables: dict[str, str], output, *options: str) -> nbformat.NotebookNode:
     """Execute a notebook as a user does, with the profile `full` against the local Hub; return the executed copy."""
-    command = [
-        sys.executable,
-        "-m",
-        "course_utils",
-        "run",
-        number,
-        "--output",
-        str(output),
-        "--timeout",
-        "120",
-        *options,
-    ]
+    command = [sys.executable, "-m", "course_utils", "run", number, "--output", str(output), "--timeout", "120"]
     environment = os.environ | variables | {"HF_DATASETS_CACHE": str(output / "datasets")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (output / "notebooks").glob(f"{number}_*.ipynb")
     return nbformat.read(path, as_version=4)
@@ -114,7 +103,8 @@ def test_notebooks_run_with_the_ids_of_the_hub(number, full, hub, tmp_path):
 
 def test_notebook_11_runs_against_the_hub_that_its_reader_chooses(full, hub, tmp_path, repository):
     text = (repository / "notebooks" / "11_sharing.ipynb").read_text(encoding="utf-8")
-    assert text.count(local := r"place = \"local\"") == 1
+    local = r"place = \"local\""
+    assert text.count(local) == 1
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "11_sharing.ipynb").write_text(text.replace(local, r"place = \"real\""), encoding="utf-8")
     run_notebook("11", full, tmp_path / "out", "--notebooks", str(tmp_path / "own"))
