@@ -88,6 +88,18 @@ def test_a_wheel_has_every_kind_of_file_that_the_course_reads(source, tmp_path):
     assert ours - shipped == for_maintainers
 
 
+@pytest.mark.skipif("TEST_KILLS" not in os.environ, reason="nightly: it takes a minute")
+def test_the_hub_of_notebook_11_comes_with_a_wheel(fresh_python, source, tmp_path):
+    run(Path(sys.executable), "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), source)
+    (wheel,) = tmp_path.glob("*.whl")
+    run(fresh_python, "-m", "pip", "uninstall", "--yes", "--quiet", "code-completion-course")  # of another test
+    (folder := tmp_path / "empty").mkdir()
+    shutil.copy(ROOT / "notebooks" / "11_sharing.ipynb", folder)
+    convert = ("-m", "nbconvert", "--to", "notebook", "--execute", "--output", "done.ipynb", "11_sharing.ipynb")
+    run(fresh_python, *convert, cwd=folder, env={"COURSE_SOURCE": str(wheel)})
+    assert {path.name for path in folder.iterdir()} == {"11_sharing.ipynb", "done.ipynb"}
+
+
 def test_second_run_of_the_cell_does_nothing(tmp_path):
     cell = next(cell for cell in nbformat.read(FIRST, as_version=4).cells if cell.id == "colab")
     script = tmp_path / "cell.ipy"
