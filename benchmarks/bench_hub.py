@@ -18,12 +18,11 @@ from pathlib import Path
 NAME = "training with pushes against without"
 TARGETS = {NAME: 0.95}
 STEPS, SAVES, REPETITIONS = 90, 30, 3
-HERE = Path(__file__).parents[1]
 
 
 def run() -> list[dict]:
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, str(HERE / "tools" / "local_hub.py"), "--folder", f"{scratch}/hub", "--port", "0"]
+        command = [sys.executable, "-m", "local_hub", "--folder", f"{scratch}/hub", "--port", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as hub:
             try:
                 lines = [hub.stdout.readline() for _ in range(7)]

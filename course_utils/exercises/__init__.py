@@ -34,6 +34,7 @@ from . import (
     generating,
     gpt,
     pretraining,
+    sharing,
     start,
     tokenizer,
 )

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.hub_connection import Hub, Token
-from tools.hub_storage import HubError, Storage, is_lfs
-from tools.local_hub import Handler
+from local_hub.api import Handler
+from local_hub.connection import Hub, Token
+from local_hub.storage import HubError, Storage, is_lfs
 
 WRITE, READ, STRANGER = "hf_plantedWriteToken0123456789abcdefgh", "hf_readToken", "hf_strangerToken"
 QUOTA = "Private repository storage limit reached, please upgrade your plan to increase your private storage limit."

@@ -30,8 +30,8 @@ configs:
 # Of the profile `full`, what a test can pay for: names stay, sizes shrink.
 SMALL = {
     "VOCAB_SIZE": 2048, "MODEL_LAYERS": 1, "MODEL_WIDTH": 32, "MODEL_HEADS": 2,
-    "BATCH_SIZE": 8, "ACCUMULATION_STEPS": 1, "TRAIN_STEPS": 8,
-    "EVAL_STEPS": 4, "SAVE_STEPS": 4, "EVAL_SEQUENCES": 16, "SAMPLE_DOCUMENTS": 200,
+    "BATCH_SIZE": 8, "ACCUMULATION_STEPS": 1, "TRAIN_STEPS": 24,
+    "EVAL_STEPS": 6, "SAVE_STEPS": 6, "EVAL_SEQUENCES": 16, "SAMPLE_DOCUMENTS": 200,
     "FINETUNE_EPOCHS": 1, "FINETUNE_PAIRS": 32, "FINETUNE_SEEDS": 2,
 }  # fmt: skip
 

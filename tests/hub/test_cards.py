@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from runs import small_config
 
 from course_utils.cards import dataset_card, model_card
-from tools.hub_storage import metadata, metadata_errors
+from local_hub.storage import metadata, metadata_errors
 
 CURVE = [
     {"step": n, "eval_loss": 9 - n / 10, "eval_perplexity": 1.0, "eval_bits_per_byte": 4 - n / 20} for n in range(41)

@@ -81,19 +81,41 @@ def test_a_stream_whose_place_was_kept_goes_on_there(full, hub):
     assert begun + [row["path"] for row in again] == whole
 
 
-def run_notebook(number: str, variables: dict[str, str], output) -> nbformat.NotebookNode:
+def run_notebook(number: str, variables: dict[str, str], output, *options: str) -> nbformat.NotebookNode:
     """Execute a notebook as a user does, with the profile `full` against the local Hub; return the executed copy."""
     command = [sys.executable, "-m", "course_utils", "run", number, "--output", str(output), "--timeout", "120"]
     environment = os.environ | variables | {"HF_DATASETS_CACHE": str(output / "datasets")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (output / "notebooks").glob(f"{number}_*.ipynb")
     return nbformat.read(path, as_version=4)
 
 
-@pytest.mark.parametrize("number", ["01"])  # 03, 04 and 06 follow when they are rewritten
+ASKED = {"01": "codeparrot-train", "03": "codeparrot-ds-train", "04": "codeparrot-ds-train", "06": "nyu-mll/glue"}
+
+
+@pytest.mark.parametrize("number", ASKED)
 def test_notebooks_run_with_the_ids_of_the_hub(number, full, hub, tmp_path):
     run_notebook(number, full, tmp_path / "out")
-    assert hub.counted("codeparrot-train/resolve") >= 1
-    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert hub.counted(f"{ASKED[number]}/resolve") >= 1
+    assert_no_token(tmp_path)
+
+
+@pytest.mark.skipif("TEST_KILLS" not in os.environ, reason="nightly: on every push it runs against a Hub of its own")
+def test_notebook_11_runs_against_the_hub_that_its_reader_chooses(full, hub, tmp_path, repository):
+    text = (repository / "notebooks" / "11_sharing.ipynb").read_text(encoding="utf-8")
+    local = r"place = \"local\""
+    assert text.count(local) == 1
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "11_sharing.ipynb").write_text(text.replace(local, r"place = \"real\""), encoding="utf-8")
+    run_notebook("11", full, tmp_path / "out", "--notebooks", str(tmp_path / "own"))
+    assert hub.titles("ada/course-runs")[0].startswith("Merge the run ")
+    assert hub.read("ada/course-by-hand", "model.safetensors")
+    assert hub.storage.repository("models", "ada/course-by-hand")["private"]  # unless the reader says otherwise
+    assert_no_token(tmp_path)
+
+
+def assert_no_token(folder) -> None:
+    written = [path for name in ("out", "course") for path in (folder / name).rglob("*") if path.is_file()]
+    assert len(written) > 3
     assert [path for path in written if WRITE.encode() in path.read_bytes()] == []

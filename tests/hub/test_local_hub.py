@@ -264,9 +264,8 @@ def test_an_upload_survives_errors_of_the_server(api, hub, no_pauses, folder):
 
 
 def test_started_by_hand_it_says_what_to_set(repository, tmp_path):
-    program = str(repository / "tools" / "local_hub.py")
-    command = [sys.executable, program, "--folder", str(tmp_path / "h"), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+    command = [sys.executable, "-m", "local_hub", "--folder", str(tmp_path / "h"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=repository) as server:
         try:
             lines = [server.stdout.readline() for _ in range(7)]
             found = dict(re.findall(r"export (\w+)=(\S+)", "".join(lines)))

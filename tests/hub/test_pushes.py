@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from course_utils import __main__ as cli
 from course_utils import hub as course_hub
 from course_utils import train
-from tools.hub_storage import metadata_errors
+from local_hub.storage import metadata_errors
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate", "no_pauses")
 REPO = "ada/code"

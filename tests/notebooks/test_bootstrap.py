@@ -47,7 +47,8 @@ def fresh_python(tmp_path_factory) -> Path:
 def source(tmp_path) -> str:
     """Return a copy of what pip needs, for pip builds in the folder that it installs from."""
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "course_utils", tmp_path / "source" / "course_utils", ignore=ignore)
+    for name in ("course_utils", "local_hub"):
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source")
     return str(tmp_path / "source")
@@ -78,12 +79,25 @@ def test_a_wheel_has_every_kind_of_file_that_the_course_reads(source, tmp_path):
     reference.mkdir(exist_ok=True)
     for name in ("model.safetensors", "tokenizer.json", "merges.txt", "chat_template.jinja", "README.md", "run.json"):
         (reference / name).touch()
-    ours = {path.relative_to(source).as_posix() for path in package.rglob("*") if path.is_file()}
+    folders = (package, Path(source, "local_hub"))
+    ours = {p.relative_to(source).as_posix() for folder in folders for p in folder.rglob("*") if p.is_file()}
     run(Path(sys.executable), "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), source)
     (wheel,) = tmp_path.glob("*.whl")
     shipped = set(zipfile.ZipFile(wheel).namelist())
     for_maintainers = {"course_utils/README.md"}
     assert ours - shipped == for_maintainers
+
+
+@pytest.mark.skipif("TEST_KILLS" not in os.environ, reason="nightly: it takes a minute")
+def test_the_hub_of_notebook_11_comes_with_a_wheel(fresh_python, source, tmp_path):
+    run(Path(sys.executable), "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), source)
+    (wheel,) = tmp_path.glob("*.whl")
+    run(fresh_python, "-m", "pip", "uninstall", "--yes", "--quiet", "code-completion-course")  # of another test
+    (folder := tmp_path / "empty").mkdir()
+    shutil.copy(ROOT / "notebooks" / "11_sharing.ipynb", folder)
+    convert = ("-m", "nbconvert", "--to", "notebook", "--execute", "--output", "done.ipynb", "11_sharing.ipynb")
+    run(fresh_python, *convert, cwd=folder, env={"COURSE_SOURCE": str(wheel)})
+    assert {path.name for path in folder.iterdir()} == {"11_sharing.ipynb", "done.ipynb"}
 
 
 def test_second_run_of_the_cell_does_nothing(tmp_path):

@@ -33,6 +33,8 @@ LESSONS = {
     "09": ["class Head", "class MultiHeadAttention", "class Block", "class GPT", "masked_fill(", "load_gpt2_weights("],
     "10": ["Qwen3Config(", "Muon(", "torch.compile(", "autocast(", "load_config_from_file(", "FlopCounterMode("],
 }
+LESSONS["11"] = ["whoami(", "create_repo(", ".push_to_hub(", "EvalResult(", "ModelCard(", "run_as_future=True"]
+LESSONS["11"] += ["create_branch(", "list_repo_commits(", "create_tag(", "revision=", "get_paths_info("]
 LESSONS["04"] += ["trainer.train(", "resume_from_checkpoint", "TrainerCallback"]
 LESSONS["05"] += ["accelerator.accumulate(", "clip_grad_norm_(", "scheduler.step()"]
 

@@ -45,7 +45,7 @@ def check(exercise_id, answer, measured=None):
 
 TO_WRITE = [id for id, exercise in all_exercises().items() if exercise.examine is None]
 # What open exercises ask for: 05.own_loss a function, these a value; 06.sentences trains, in tests/distributed.
-VALUES = ["04.own_corpus", "07.softer", "07.bugs", "08.asserts", "08.problem"]
+VALUES = ["04.own_corpus", "07.softer", "07.bugs", "08.asserts", "08.problem", "11.card"]
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +212,9 @@ WRONG = [
     ("10.mfu", lambda rate, parameters, peak: 2 * parameters * rate / peak, "6 N for each token"),
     ("10.mfu", lambda rate, parameters, peak: 6 * parameters * rate / peak / 1e12, r"mfu\(1000\.0, 1000000"),
     ("10.mfu", lambda rate, parameters, peak: 100 * 6 * parameters * rate / peak, "not per cent"),
+    ("11.best", lambda runs: min(runs, key=lambda name: min(b for _, b in runs[name])), "stands for its newest one"),
+    ("11.best", lambda runs: max(runs, key=lambda name: runs[name][0][1]), "Fewer bits per byte are better"),
+    ("11.best", lambda runs: min(runs[name][0][1] for name in runs), "expected  'a'"),
 ]  # fmt: skip
 
 
@@ -295,6 +298,8 @@ RIGHT = [
     ("09.parameters", count_of_transformers),
     ("10.speed", lambda seconds, tokens: float(np.median(tokens / np.array(seconds[1:])))),
     ("10.mfu", lambda rate, parameters, peak: np.float64(rate) / (peak / (6 * parameters))),
+    ("11.best", lambda runs: sorted(runs, key=lambda name: max(runs[name])[1])[0]),
+    ("11.card", ["limits", "test text", "training text"]),
 ]  # fmt: skip
 
 
@@ -573,11 +578,18 @@ FAULTY = [
     ("09.block", lambda self, x: x + self.att(self.norm1(x)), "does not depend on self.norm2"),
     ("09.block", lambda self, x: x + self.att(self.norm1(x)) + self.ff(self.norm2(x)), "reads x itself"),
     ("09.block", lambda self, x: (y := x + self.ff(self.norm2(x))) + self.att(self.norm1(y)), "the order is norm1"),
+    ("11.card", "limits", "Give a set, such as"),
+    ("11.card", {"limits", "emoji"}, "'emoji' is none of how to load it"),
+    ("11.card", {"limits", "license"}, "license: The first lines name one"),
+    ("11.card", ("settings",), "settings: The rate and the passes"),
+    ("11.card", {"limits", "test text"}, "You found 2 of 3"),
+    ("11.dataset", 3, r'such as "you/first-rows"; this is 3'),
+    ("11.dataset", "typos", "Give its name"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("exercise_id", "stub"), [
-    ("07.softer", dict.fromkeys(("hits", "confidence", "bits per byte"))), ("07.bugs", [None] * 3),
+    ("07.softer", dict.fromkeys(("hits", "confidence", "bits per byte"))), ("07.bugs", [None] * 3), ("11.card", set()),
     ("08.asserts", "def check(candidate):\n    assert candidate([1, 2, 3]) == 2"),
 ])  # fmt: skip
 def test_unfilled_form_is_not_tried(exercise_id, stub, capsys):
@@ -610,6 +622,9 @@ ROOF = {"corner": 10.0, "attention": (32.0, 2e9), "head": (57.0, 90e9), "norm": 
 SIDES = {"attention": "arithmetic", "head": "arithmetic", "norm": "memory"}
 LAST = {"seconds": 2.0, "tokens per second": 100.0, "bits per byte": 3.0}
 SLOWER, LONGER, ALIKE = LAST | {"tokens per second": 50.0, "bits per byte": 2.9}, LAST | {"seconds": 2.6}, dict(LAST)
+READS = {"no token, private": False, "your token, private": True}
+READS |= {"no token, public": True, "mistyped token, public": False}
+NAMED = {"main": "bold", "v1": "careful", "careful": "careful"}
 PREDICTED = [
     ("00.surprise", 5, CHANCES, "00.surprise: right"),
     ("00.surprise", 3, CHANCES, "00.surprise: right"),
@@ -679,6 +694,18 @@ PREDICTED = [
     ("10.own_rung", ("slower", "better"), (LAST, LAST), "fill in `my_changes`"),
     ("10.own_rung", "slower", (LAST, SLOWER), "Give two words"),
     ("10.own_rung", ("better", "slower"), (LAST, SLOWER), "'better' is none of faster, slower, same"),
+    ("11.access", READS, READS, "11.access: right"),
+    ("11.access", READS | {"no token, private": True}, READS, "it was refused; private repositories are hidden"),
+    ("11.access", READS | {"no token, public": False}, READS, "it was answered; everybody may read"),
+    ("11.access", READS | {"mistyped token, public": True}, READS, "a wrong token is refused"),
+    ("11.access", READS | {"no token, public": "yes"}, READS, "'yes', which is none of True, False"),
+    ("11.access", [True, False], READS, "these names: no token, private"),
+    ("11.revision", NAMED, NAMED, "11.revision: right"),
+    ("11.revision", NAMED | {"v1": "bold"}, NAMED, "v1 is careful now: a tag stays"),
+    ("11.revision", NAMED | {"main": "careful"}, NAMED, "main is bold now: main is what was merged last"),
+    ("11.revision", NAMED | {"careful": "bold"}, NAMED, "only a push to a branch moves it"),
+    ("11.revision", NAMED | {"v1": "v1"}, NAMED, "'v1', which is none of bold, careful"),
+    ("11.revision", "bold", NAMED, "these names: main, v1, careful"),
 ]
 
 

@@ -5,8 +5,8 @@ import re
 import secrets
 from email.utils import formatdate
 
-from tools.hub_connection import BLOCK, Connection
-from tools.hub_storage import HubError
+from local_hub.connection import BLOCK, Connection
+from local_hub.storage import HubError
 
 
 class Files(Connection):

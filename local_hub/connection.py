@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from tools.hub_storage import HubError, Moved, Storage
+from local_hub.storage import HubError, Moved, Storage
 
 BLOCK = 1 << 16
 

@@ -1,24 +1,13 @@
-"""A Hub on this machine: `python tools/local_hub.py`. It speaks as much of the Hub's HTTP API as the course needs.
+"""What the Hub on this machine answers to each request of its API."""
 
-Models and data sets, small files and LFS, branches, tags, commits, private repositories, tokens that read or write.
-What it does not have (Xet, pull requests, Spaces, large multi-part uploads) it refuses with an error that says so.
-"""
-
-import argparse
 import base64
 import json
 import re
-import secrets
-import sys
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a file
-
-from tools.hub_connection import Hub, Token
-from tools.hub_files import Files
-from tools.hub_storage import HubError, is_lfs, metadata, metadata_errors
+from local_hub.files import Files
+from local_hub.storage import HubError, is_lfs, metadata, metadata_errors
 
 _REPO = r"(?P<repo>[^/]+(?:/[^/]+)??)"  # with owner, or without, as in `gpt2`
 _ACTIONS = "revision|refs|commits|tree|paths-info|branch|tag|settings|preupload|commit|auth-check"
@@ -265,39 +254,3 @@ class Handler(Files):
         place = "" if repository["kind"] == "models" else "datasets/"
         url = f"{self.server.url}/{place}{repository['id']}/commit/{oid}"
         self.answer({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
-
-
-def saved_tokens(folder: Path) -> dict[str, Token]:
-    """Return the two tokens of a folder, made by chance when it is new."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (path := folder / "tokens.json").is_file():
-        made = {f"hf_{secrets.token_hex(17)}": ["learner", role] for role in ("write", "read")}
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(made), encoding="utf-8")
-    return {key: Token(*value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
-
-
-def main() -> None:
-    """Serve until Ctrl-C, and say what to set."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("build/hub"), help="where everything is kept")
-    parser.add_argument("--port", type=int, default=7900, help="port to listen on, on this machine only")
-    options = parser.parse_args()
-    tokens = saved_tokens(options.folder)
-    try:
-        hub = Hub(options.folder, tokens, options.port, Handler)
-    except OSError as error:
-        sys.exit(f"Port {options.port} cannot be used ({error}); choose another with --port.")
-    write, read = (next(key for key, token in tokens.items() if token.role == role) for role in ("write", "read"))
-    print(f"A Hub on this machine, kept in {options.folder}. Ctrl-C stops it. In another terminal, set:\n")
-    for name, value in (("HF_ENDPOINT", hub.url), ("HF_TOKEN", write), ("HF_HUB_DISABLE_XET", "1")):
-        print(f"export {name}={value}")
-    print(f"\nThe user is called learner. A token that may only read: {read}", flush=True)
-    try:
-        hub.serve_forever()
-    except KeyboardInterrupt:
-        print("stopped.")
-
-
-if __name__ == "__main__":
-    main()
