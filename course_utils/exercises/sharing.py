@@ -97,10 +97,9 @@ def _dataset(answer: Any) -> str:
     if not card.data.license:
         return "The card names no license; set card.data.license, such as mit, or other if you do not know."
     text = re.sub(r"```.*?```", "", card.text, flags=re.DOTALL)
-    if len(text.split()) < 20:
-        return (
-            f"The card has {len(text.split())} words. Say in at least 20 where the rows come from, and what they are."
-        )
+    words = len(re.findall(r"[\u3040-\u30ff\u4e00-\u9fff]|\w+", text))  # in Chinese and Japanese, a letter is one
+    if words < 20:
+        return f"The card has {words} words. Say in at least 20 where the rows come from, and what they are."
     if unnamed := [name for name in columns if name not in card.text]:
         return f"The card does not say what is in the column {unnamed[0]}."
     return ""
