@@ -10,8 +10,9 @@ import os
 import re
 import string
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 _FOLDER = Path(__file__).parent / "locale"
 _HAN = {"ja": "JP", "ko": "KR", "zh_CN": "SC", "zh_TW": "TC"}  # fonts by the shapes of their Chinese characters
@@ -38,8 +39,14 @@ def text(english: str) -> str:
     if english not in texts and re.search(r"[^\W\d_]{2}", english):
         for pattern, translation in templates:
             if found := pattern.fullmatch(english):
-                return translation.format(**found.groupdict())
+                return translation.format(**{name: texts.get(part, part) for name, part in found.groupdict().items()})
     return texts.get(english, english)
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """Return a template in the learner's language with its values; those that are exactly a text are translated."""
+    texts = _texts(os.environ.get("COURSE_LANGUAGE") or "en")[0]
+    return text(template).format(**{k: texts.get(v, v) if isinstance(v, str) else v for k, v in values.items()})
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import hashlib
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from course_utils import language
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 # Fill of the cells and pieces of pictures, by kind: tints of the palette that dark text can stand on, and hatching.
 TINTS = ("#ffffff", "#cfe3f3", "#fbe3b3", "#c9ecdf", "#f6d5bd", "#f3dce9", "#d9eefa", "#e4e4e4")
+PAGE_TEXT = re.compile(r"\[\[(.+?)\]\]")  # a text in a widget's page
 HATCHED = "repeating-linear-gradient(45deg,#fff,#fff 3px,#bbb 3px,#bbb 5px)"
 
 
@@ -108,8 +110,12 @@ def frames(pages: Mapping[str, Picture], *, label: str, alt: str, start: int = 0
 
 
 def widget(name: str, data: Any, *, still: Picture, alt: str) -> Picture:
-    """Return the page `widgets/<name>.html`, which computes in the browser; without scripts, `still` is there."""
+    """Return the page `widgets/<name>.html`, which computes in the browser; without scripts, `still` is there.
+
+    Its texts stand in [[double brackets]] and are translated; `{part}` in one is a place that the script fills.
+    """
     page = (Path(__file__).parent / "widgets" / f"{name}.html").read_text(encoding="utf-8")
+    page = PAGE_TEXT.sub(lambda found: re.sub(r"\{(\w+)\}", r'<b data-part="\1"></b>', _told(found[1])), page)
     text = json.dumps(data).replace("<", "\\u003c")  # no data can end the script
     root = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     for mark, value in {"@root@": root, "@alt@": _told(alt), "@still@": still.html, "@data@": text}.items():

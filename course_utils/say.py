@@ -7,4 +7,4 @@ from course_utils import language
 
 def say(template: str, /, **values: Any) -> None:
     """Print a sentence in the learner's language: `say("{share:.1%} of the tokens", share=0.25)`."""
-    print(language.text(template).format(**values))
+    print(language.filled(template, values))

@@ -6,11 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from course_utils.pictures import PAGE_TEXT
+
 from .catalogs import Message, collected
-from .segments import MAGIC, Piece, comment_pieces, markdown_pieces
+from .segments import MAGIC, Piece, comment_pieces, has_words, markdown_pieces
 from .texts import texts_of_code, texts_of_exercises
 
 ROOT = Path(__file__).parents[1]
+# Texts that stand in tables or data of notebooks and name bars, lines or pages.
+VALUES = {
+    "04_trainer_pretraining#idioms": ("common", "unseen"),
+    "07_evaluation#ranks": ("with the bug", "same place", "at random"),
+    "08_generate_and_test#table": ("one-liner", "idiom", "function", "data frame", "your model"),
+    "09_gpt_from_scratch#exercise-look": ("the token before", "the first token", "the same name", "its bracket"),
+    "10_faster#goal": ("0 HF course", "1 fair settings", "4 compiled", "7 recipe"),
+}
 # Sentences that the builder adds to translated notebooks and pages.
 SENTENCES = {
     "languages": "This notebook in other languages:",
@@ -83,6 +93,10 @@ def catalogs(root: Path = ROOT) -> dict[str, list[Message]]:
         shown += texts_of_code({place: tree})
         if path.parent.name == "exercises":
             shown += ((text, kind, place) for text, kind in texts_of_exercises(tree))
+    for path in sorted((root / "course_utils/widgets").glob("*.html")):
+        place, page = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+        shown += ((text, "widget", place) for text in PAGE_TEXT.findall(page) if has_words(text))
+    shown += ((text, "label", place) for place, texts in VALUES.items() for text in texts)
     shown += [(text, "builder", "translations/sources.py") for text in SENTENCES.values()]
     found["course_utils"] = collected(shown)
     found["README"] = collected((piece.text, piece.kind, "README.md") for piece in markdown_pieces(readme(root)))

@@ -4,7 +4,12 @@ from course_utils.exercises.exercise import NOT_TRIED, exercise
 
 # Well inside their groups: 0.6 lies below `np.linspace(0, 1, 11)[6]`, and on 6 / 10.
 _CONFIDENCES = (0.0, 0.05, 0.17, 0.24, 0.38, 0.42, 0.55, 0.63, 0.71, 0.79, 0.88, 0.92, 0.96, 1.0)
-_BUGS = {1: (6, "a wrong name"), 2: (6, "two arguments that changed places"), 3: (5, "a wrong operator")}
+# The line of each script's bug, and what to look for.
+_BUGS = {
+    1: (6, "One name is a wrong one."),
+    2: (6, "Two arguments have changed places."),
+    3: (5, "One operator is a wrong one."),
+}
 
 
 def _by_perplexity(a, b):
@@ -59,9 +64,9 @@ def calibration_error(confidences, hits):
 
 _SOFTER = {"hits": "same", "confidence": "down", "bits per byte": "up"}
 _WHY = {
-    "hits": "the first guess is the token with the largest logit. Which one is the largest after dividing?",
-    "confidence": "softmax turns differences between logits into ratios. What happens to the differences?",
-    "bits per byte": "the probability of the right token changes, too. Was it too high before, or about right?",
+    "hits": "Hits: the first guess is the token with the largest logit. Which one is the largest after dividing?",
+    "confidence": "Confidence: softmax turns differences between logits into ratios. What happens to the differences?",
+    "bits per byte": "Bits per byte: the right token's probability changes, too. Was it too high before, or right?",
 }
 
 
@@ -73,11 +78,11 @@ def _softer_fault(answer, measured=_SOFTER):
         return NOT_TRIED
     if unknown := [value for value in answer.values() if value not in ("up", "down", "same")]:
         return f"{unknown[0]!r} is none of 'up', 'down', 'same'."
-    wrong = (f"{name} is not {answer[name]!r}: {why}" for name, why in _WHY.items() if answer[name] != measured[name])
+    wrong = (f"It is not {answer[name]!r}. {why}" for name, why in _WHY.items() if answer[name] != measured[name])
     return next(wrong, "")
 
 
-@exercise("07.softer", *(f"{name}: {why}" for name, why in _WHY.items()), examine=_softer_fault)
+@exercise("07.softer", *_WHY.values(), examine=_softer_fault)
 def softer():
     return {"hits": "same", "confidence": "down", "bits per byte": "up"}
 
@@ -90,7 +95,7 @@ def _bugs_fault(answer):
         return NOT_TRIED
     for given, (script, (line, kind)) in zip(answer, _BUGS.items(), strict=True):
         if given != line:
-            return f"Script {script}: not line {given}. Look for {kind}."
+            return f"Script {script}: not line {given}. {kind}"
     return ""
 
 

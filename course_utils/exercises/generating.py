@@ -93,9 +93,9 @@ _MEDIAN = {
 _START = "def check(candidate):\n    assert candidate([1, 2, 3]) == 2\n"
 # A wrong program, and an input on which it errs.
 _WRONG = {
-    "not sorted": ("    return values[len(values) // 2]\n", "[3, 1, 2]: it returns 1, the median is 2"),
-    "one of two": ("    return sorted(values)[len(values) // 2]\n", "[1, 2]: it returns 2, the median is 1.5"),
-    "mean": ("    return sum(values) / len(values)\n", "[1, 2, 9]: it returns 4, the median is 2"),
+    "not sorted": ("    return values[len(values) // 2]\n", "For [3, 1, 2] it returns 1, and the median is 2."),
+    "one of two": ("    return sorted(values)[len(values) // 2]\n", "For [1, 2] it returns 2, and the median is 1.5."),
+    "mean": ("    return sum(values) / len(values)\n", "For [1, 2, 9] it returns 4, and the median is 2."),
 }
 
 
@@ -115,7 +115,7 @@ def _asserts(test: object) -> str:
         return f"The right solution fails your test: {solved.detail}. The docstring says what is right."
     for name, (program, errs_on) in _WRONG.items():
         if run_problem(problem, program).outcome == "passed":
-            return f'The program "{name}" still passes. It errs on {errs_on}.'
+            return f'The program "{name}" still passes. {errs_on}'
     return ""
 
 

@@ -7,13 +7,10 @@ from typing import Any
 from course_utils.exercises.comparing import shown
 from course_utils.exercises.exercise import NOT_TRIED, exercise
 
-_PARTS = {
-    "how to load it": "There is a call that loads it, so this is not missing.",
-    "license": "The first lines name one, so this is not missing.",
-    "training text": '"Code that we collected" is no answer: nobody can find it, or ask for its licenses.',
-    "test text": "A number of bits per byte belongs to a text. Which one was it here?",
-    "limits": "Nothing says where the model fails, or what it is not for.",
-    "settings": "The rate and the passes are there; one can want more, but not call it missing.",
+_GIVEN = {
+    "how to load it": "There is a call that loads the model, so this part is not missing.",
+    "license": "The first lines name a license, so this part is not missing.",
+    "settings": "The rate and the passes are there. One can want more settings, but not call them missing.",
 }
 _MISSING = {"training text", "test text", "limits"}
 
@@ -34,9 +31,9 @@ def _access(answer: Any, measured: Mapping[str, bool]) -> str:
         return fault
     for name, done in measured.items():
         if bool(answer[name]) is not done:
-            why = "a wrong token is refused, even where none is needed" if "mistyped" in name else ""
-            why = why or ("everybody may read what is public" if done else "private repositories are hidden")
-            return f"{name}: it was {'answered' if done else 'refused'}; {why}."
+            why = "Everybody may read what is public." if done else "Private repositories are hidden."
+            why = "A wrong token is refused, even where none is needed." if "mistyped" in name else why
+            return f"{name}: it was {'answered' if done else 'refused'}. {why}"
     return ""
 
 
@@ -61,10 +58,10 @@ def _card(answer: Any) -> str:
         return NOT_TRIED
     if not isinstance(answer, Set | list | tuple):
         return f"Give a set, such as {{'license', 'limits'}}; this is {shown(answer)}."
-    if other := [part for part in answer if part not in _PARTS]:
-        return f"{shown(other[0])} is none of {', '.join(_PARTS)}."
-    if extra := [part for part in answer if part not in _MISSING]:
-        return f"{extra[0]}: {_PARTS[extra[0]]}"
+    if other := [part for part in answer if part not in _GIVEN.keys() | _MISSING]:
+        return f"{shown(other[0])} is none of {', '.join(sorted(_GIVEN.keys() | _MISSING))}."
+    if extra := [part for part in _GIVEN if part in answer]:
+        return _GIVEN[extra[0]]
     if left := _MISSING - {*answer}:
         return f"You found {len({*answer})} of {len({*answer} | left)}. What would you ask before you use this model?"
     return ""

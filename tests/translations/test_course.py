@@ -27,6 +27,16 @@ def test_released_languages_are_complete():
     assert status(ROOT, LANGUAGES, False, 97) == 0
 
 
+def test_the_texts_in_tables_and_data_are_there():
+    levels = (ROOT / "course_utils/data/programming_problems/test.jsonl").read_text(encoding="utf-8")
+    for place, texts in sources.VALUES.items():
+        name, cell = place.split("#")
+        cells = {c["id"]: c["source"] for c in sources.read_notebook(sources.notebooks()[name])["cells"]}
+        for text in texts:
+            _, _, rest = text.partition(" ")  # a name such as "4 compiled" is put together
+            assert any(f'"{part}"' in cells[cell] + levels + cells.get("solve", "") for part in (text, rest)), text
+
+
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_built_notebooks_are_valid(code):
     for path in (ROOT / "translations" / code / "notebooks").glob("*.ipynb"):

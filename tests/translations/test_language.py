@@ -25,6 +25,9 @@ TEXTS = {
     "The answer must be a function; this is {shown_answer}.": "Gesucht ist eine Funktion; dies ist {shown_answer}.",
     "with {braces": "mit {Klammern",
     "letters": "文字",
+    "{name}: it was refused. {why}": "{name}: abgelehnt. {why}",
+    "all tokens": "alle <Token>",
+    "tokens left: {left} · entropy: {entropy} bits": "noch {left} Token · Entropie: {entropy} Bit",
 }
 
 
@@ -52,6 +55,24 @@ def test_a_sentence_is_translated_before_its_values_are_filled_in(capsys):
 
 def test_a_text_with_values_is_found_by_its_template():
     assert language.text("A row of 128 tokens, with 3 ends in it.") == "3 Enden in einer Zeile mit 128 Token."
+
+
+def test_values_that_are_texts_are_translated_too(capsys):
+    say("{id}: not right yet. {message}", id="x", message="tokens")
+    assert capsys.readouterr().out == "x: noch nicht richtig. Token\n"
+    assert language.text("tokens: it was refused. documents") == "Token: abgelehnt. Dokumente"
+
+
+def test_a_value_that_only_looks_like_a_template_stays_as_it_is(capsys):
+    say("{id}: not right yet. {message}", id="x", message="seed 3")
+    assert capsys.readouterr().out == "x: noch nicht richtig. seed 3\n"
+
+
+def test_the_texts_of_a_widget_are_translated():
+    page = plots.widget("decoding", {}, still=plots.Picture("", ""), alt="tokens").html
+    assert 'noch <b data-part="left"></b> Token · Entropie: <b data-part="entropy"></b> Bit' in page
+    assert 'data-others="all others" data-all="alle &lt;Token&gt;"' in page
+    assert "[[" not in page
 
 
 def test_a_text_that_is_not_there_stays_english():
