@@ -244,7 +244,7 @@ def of_folders(root: Path, codes: list[str]) -> list[str]:
         folder = root / "translations" / code
         if wrong := wrong_name(code):
             found.append(f"{folder}: {wrong}")
-        orphans = [path for path in folder.glob("LC_MESSAGES/*") if path.suffix != ".po"]
+        orphans = [path for path in folder.glob("LC_MESSAGES/*") if path.suffix not in (".po", ".mo")]
         orphans += [p for p in folder.glob("LC_MESSAGES/*.po") if p.stem not in sources.catalogs(root)]
         orphans += [path for path in folder.glob("notebooks/*") if path.stem not in names]
         found += [f"{path}: belongs to no English text; delete it." for path in orphans]

@@ -110,7 +110,7 @@ FILES = {
     "orphan catalog": (file("translations/eo/LC_MESSAGES/99_gone.po", 'msgid ""\nmsgstr ""\n'), "delete it"),
     "orphan notebook": (file("translations/eo/notebooks/99_gone.ipynb"), "delete it"),
     "orphan texts": (file("course_utils/locale/fr.json", "{}"), "belongs to no language"),
-    "binary catalog": (file("translations/eo/LC_MESSAGES/00_start.mo"), "delete it"),
+    "stray file": (file("translations/eo/LC_MESSAGES/00_start.txt"), "delete it"),
     "no language": (file("translations/jp/LC_MESSAGES/00_start.po", 'msgid ""\nmsgstr ""\n'), "Did you mean 'ja'"),
     "other name": (file("translations/zh-cn/LC_MESSAGES/00_start.po", 'msgid ""\nmsgstr ""\n'), "'zh_CN'"),
 }
@@ -122,6 +122,11 @@ def test_files_that_do_not_belong_are_found(translated, change, words, capsys):
     change(translated)
     assert translated("check") == 1
     assert words in capsys.readouterr().out
+
+
+def test_what_poedit_leaves_beside_a_catalog_is_no_fault(translated):
+    file("translations/eo/LC_MESSAGES/00_start.mo")(translated)
+    assert translated("check") == 0
 
 
 CODE = {
