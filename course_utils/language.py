@@ -9,13 +9,11 @@ import json
 import os
 import re
 import string
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "locale"
-_HAN = {"ja": "JP", "ko": "KR", "zh_CN": "SC", "zh_TW": "TC"}  # fonts by the shapes of their Chinese characters
 _told: set[str] = set()  # languages whose missing letters were reported
 
 
@@ -84,11 +82,13 @@ def translate(figure) -> None:
         return
     from matplotlib.text import Text  # scripts that draw nothing do without
 
+    from course_utils import fonts
+
     axes = (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis))
     ticks = {axis: [label.get_text() for label in axis.get_ticklabels()] for axis in axes}
     ticks = {axis: new for axis, old in ticks.items() if (new := list(map(text, old))) != old}
     words = [*(text(part.get_text()) for part in figure.findobj(Text)), *map("".join, ticks.values())]
-    families = _families(frozenset(filter(str.isprintable, "".join(words))), code)
+    families = fonts.families(frozenset(filter(str.isprintable, "".join(words))), code)
     if not families:
         if code not in _told:
             print(text("The labels of figures stay English: no font here has the letters. Noto Sans CJK has most."))
@@ -99,29 +99,3 @@ def translate(figure) -> None:
     for part in figure.findobj(Text):
         part.set_text(text(part.get_text()))
         part.set_fontfamily(families)
-
-
-@functools.cache
-def _families(letters: frozenset[str], code: str) -> list[str]:
-    """Return the usual font and, where it lacks letters, one that has the rest; [] if there is none."""
-    import matplotlib
-    from matplotlib import font_manager
-
-    usual = matplotlib.rcParams["font.sans-serif"][0]
-    rest = letters - _letters(font_manager.findfont(usual))
-    turned = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in letters)
-    if turned and tuple(map(int, matplotlib.__version__.split(".")[:2])) < (3, 11):  # draws them from left to right
-        return []
-    fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: (_HAN.get(code, "") not in font.name, font.name))
-    found = next((font.name for font in fonts if rest <= _letters(font.fname)), "") if rest else usual
-    return list(dict.fromkeys([usual, found])) if found else []
-
-
-@functools.cache
-def _letters(path: str) -> frozenset[str]:
-    from matplotlib import font_manager
-
-    try:
-        return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
-    except (OSError, RuntimeError):
-        return frozenset()

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from course_utils import language, plots
+from course_utils import fonts, language, plots
 from course_utils.exercises import check, reveal
 from course_utils.profiles import get_profile
 from course_utils.say import say
@@ -40,7 +40,8 @@ def german(tmp_path, monkeypatch):
     language._told.clear()
     yield
     language._texts.cache_clear()
-    language._families.cache_clear()
+    fonts.families.cache_clear()
+    fonts._fonts.cache_clear()
 
 
 def words(figure):
@@ -101,7 +102,9 @@ def test_labels_ticks_and_legends_of_a_figure_are_translated():
 
 
 def test_a_figure_stays_english_as_a_whole_where_no_font_has_the_letters(monkeypatch, capsys):
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    usual = [font for font in font_manager.fontManager.ttflist if font.name.startswith(("DejaVu", "Last Resort"))]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", usual)
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
     figure = Figure()
     axes = figure.subplots()
     axes.set(xlabel="tokens", ylabel="letters")
@@ -114,10 +117,18 @@ def test_a_figure_stays_english_as_a_whole_where_no_font_has_the_letters(monkeyp
 def test_right_to_left_labels_need_a_matplotlib_that_can_draw_them(monkeypatch):
     letters = frozenset("الرموز")
     monkeypatch.setattr(matplotlib, "__version__", "3.10.8")
-    assert language._families(letters, "ar") == []
-    language._families.cache_clear()
+    assert fonts.families(letters, "ar") == []
+    fonts.families.cache_clear()
     monkeypatch.setattr(matplotlib, "__version__", "3.11.2")
-    assert language._families(letters, "ar")
+    assert fonts.families(letters, "ar")
+
+
+def test_a_font_that_was_installed_later_is_found(monkeypatch):
+    file = font_manager.findfont("DejaVu Sans")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [file, "gone.ttf"])
+    monkeypatch.setattr(matplotlib, "__version__", "3.11.2")
+    assert fonts.families(frozenset("الرموز"), "ar") == ["DejaVu Sans"]
 
 
 def test_pictures_have_translated_alternative_text():
