@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from course_utils import plots
+from course_utils import language, plots
 
 LONGEST_WINDOW = 1024  # tokens; a window's logits are window x vocabulary numbers
 STEPS = (0, 3, 6, 9, 12)  # bits in the legend of the colors, which end there: a probability of 1 in 4096
@@ -88,7 +88,8 @@ def surprise_picture(tokens: Sequence[Token], name: str = "the model") -> plots.
     Above 12 bits the text is underlined: "very surprising" must not be shown by a color alone.
     """
     steps = (f'<span style="background:{_shade(bits)};color:#1a1a1a">&nbsp;{bits:.0f}&nbsp;</span>' for bits in STEPS)
-    legend = f'<figcaption style="font-size:85%;margin:.3em 0">surprise in bits: {"".join(steps)} or more</figcaption>'
+    words = language.text("surprise in bits: {steps} or more").format(steps="".join(steps))
+    legend = f'<figcaption style="font-size:85%;margin:.3em 0">{words}</figcaption>'
     pieces, kinds, titles = zip(*((token.text, _shade(token.bits), token.details) for token in tokens), strict=True)
     top = max(tokens, key=lambda token: token.bits)
     alt = f"Code, colored by how surprising it is to {name}; most of all {top.text.strip()!r}: {top.details}."
