@@ -14,6 +14,7 @@ from course_utils import language, plots
 
 LONGEST_WINDOW = 1024  # tokens; a window's logits are window x vocabulary numbers
 STEPS = (0, 3, 6, 9, 12)  # bits in the legend of the colors, which end there: a probability of 1 in 4096
+CAPTION = '<figcaption style="font-size:85%;margin:.3em 0">{}</figcaption>'
 
 
 class Token(NamedTuple):
@@ -89,7 +90,7 @@ def surprise_picture(tokens: Sequence[Token], name: str = "the model") -> plots.
     """
     steps = (f'<span style="background:{_shade(bits)};color:#1a1a1a">&nbsp;{bits:.0f}&nbsp;</span>' for bits in STEPS)
     words = language.text("surprise in bits: {steps} or more").format(steps="".join(steps))
-    legend = f'<figcaption style="font-size:85%;margin:.3em 0">{words}</figcaption>'
+    legend = CAPTION.format(words)
     pieces, kinds, titles = zip(*((token.text, _shade(token.bits), token.details) for token in tokens), strict=True)
     top = max(tokens, key=lambda token: token.bits)
     alt = f"Code, colored by how surprising it is to {name}; most of all {top.text.strip()!r}: {top.details}."
