@@ -581,7 +581,7 @@ FAULTY = [
     ("11.card", "limits", "Give a set, such as"),
     ("11.card", {"limits", "emoji"}, "'emoji' is none of how to load it, license, limits"),
     ("11.card", {"limits", "license"}, "The first lines name a license"),
-    ("11.card", ("settings",), "settings: The rate and the passes"),
+    ("11.card", ("settings",), "The rate and the passes"),
     ("11.card", {"limits", "test text"}, "You found 2 of 3"),
     ("11.dataset", 3, r'such as "you/first-rows"; this is 3'),
     ("11.dataset", "typos", "Give its name"),
