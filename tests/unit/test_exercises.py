@@ -660,7 +660,7 @@ PREDICTED = [
     ("02.doubling", 0.0, GAINS, "added 0.12 characters per token; you said 0.00"),
     ("02.doubling", "0.1", GAINS, "this is '0.1'"),
     ("07.softer", DOWN, DOWN, "07.softer: right"),
-    ("07.softer", DOWN, DOWN | {"bits per byte": "up"}, "bits per byte is not 'down'"),
+    ("07.softer", DOWN, DOWN | {"bits per byte": "up"}, "not 'down'. Bits per byte"),
     ("08.beam", [-2.12, -1.77], SUMS, "08.beam: right"),
     ("08.beam", "-2.1, -1.8", SUMS, "Give two numbers"),
     ("08.beam", (2.1, 1.8), SUMS, "are negative"),
