@@ -64,7 +64,7 @@ VARIABLES = (
 )
 # A module imports from its own row and from those above.
 LAYERS = (
-    {"cache", "language", "limits", "profiles", "say", "plots", "pictures"},
+    {"cache", "fonts", "language", "limits", "profiles", "say", "plots", "pictures"},
     {"data"},
     {"sandbox", "models"},
     {"evaluation"},
