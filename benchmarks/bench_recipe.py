@@ -1,11 +1,13 @@
 """The modern recipe against the HF course's, as it stands and with fair settings, the Trainer, and nanoGPT's way.
 
 All train a model of the same depth and width on the same rows, and are measured on the same held-out text, in bits per
-byte. Each run is a process of its own; seed by seed, all take turns. What differs is listed in tools/recipes.py.
+byte. To the others' loss, the recipe's own smaller size runs, too: to compute less is what its knob is for. Each run is
+a process of its own; seed by seed, all take turns. What differs is listed in tools/recipes.py.
 
-    python -m benchmarks recipe            speed and memory over a few steps, three seeds; one short time to a loss
-    python -m benchmarks recipe --full     besides: what the others reach in 300 s, and how soon the recipe is there
-    python -m benchmarks recipe --quick    the same with `tiny`, to see that it works
+    python -m benchmarks recipe            speed and memory over a few steps, three seeds; and with one seed, how soon
+                                           the recipe is where the HF course's, as it stands and fair, is after 300 s
+    python -m benchmarks recipe --full     the same with all others and three seeds
+    python -m benchmarks recipe --quick    the same with `tiny` and in seconds, to see that it works
 
 A time to a loss: trainings of growing length, each with its whole schedule, until one ends below the other's loss. The
 seconds are those of steps; the compiler's, warm and cold, are in build/bench_recipe-*.json. An interrupted `--full`
@@ -14,6 +16,8 @@ goes on with that file; delete it to measure again.
 
 import statistics
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from course_utils import artifacts
@@ -25,14 +29,17 @@ from tools.timed_training import measure
 SPEED, MEMORY, TIME = (
     "recipe's steps against {}",
     "recipe's memory against {}",
-    "recipe's time to the loss of {}, {:g} s",
+    "{}: time to the loss of {}, {:g} s",
 )
+SMALLER = "half the blocks and width"
 FULL_SECONDS = 300
 TARGETS = {
     SPEED.format(recipes.TUTORIAL): 2.9,
     MEMORY.format(recipes.TUTORIAL): 2,
-    TIME.format(recipes.TUTORIAL, FULL_SECONDS): 16,
-    TIME.format(recipes.FAIR, FULL_SECONDS): 5,
+} | {
+    TIME.format(size, other, FULL_SECONDS): factor
+    for size in ("same size", SMALLER)
+    for other, factor in ((recipes.TUTORIAL, 16), (recipes.FAIR, 5))
 }
 SEEDS = (1, 2, 3)
 STEPS = 16
@@ -43,33 +50,42 @@ SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of a training of ours, where it is me
 
 def run(full: bool = False, quick: bool = False) -> list[dict]:
     profile = PROFILES["tiny" if quick else "laptop"]
-    ours, others = recipes.rungs(profile)[-1].name, [recipe.name for recipe in recipes.opponents(profile)]
+    ours = {"same size": recipes.rungs(profile)[-1].name, SMALLER: recipes.sizes(profile)[-1].name}
+    others = [recipe.name for recipe in recipes.opponents(profile)]
     path = Path(__file__).parents[1] / "build" / f"bench_recipe-{profile.name}{'-full' if full else ''}.json"
     if not full:
         path.unlink(missing_ok=True)
     data = artifacts.packed_data(profile).digest
     record = Record(path, {"machine": machine(), "data": data, "profile": profile.name})
     with tempfile.TemporaryDirectory() as folder:  # the first training compiles, later ones find that
-
-        def made(name: str, seed: int, **budget) -> dict:
-            key = {"name": name, "seed": seed, **{key: value for key, value in budget.items() if key != "shares"}}
-            return record.run(lambda: measure(profile, name, seed, Path(folder), **budget), **key)
-
-        return rows_of(made, ours, others, full, quick)
+        train = partial(measure, profile, compiled=Path(folder))
+        return rows_of(kept(record, train), ours, others, full, quick)
 
 
-def rows_of(made, ours: str, others: list[str], full: bool, quick: bool) -> list[dict]:
+def kept(record: Record, train: Callable) -> Callable:
+    """Return `train(name, seed, **budget)` that trains only what the record lacks."""
+
+    def made(name: str, seed: int, **budget) -> dict:
+        wanted = {f"wanted_{unit}": amount for unit, amount in budget.items() if unit != "shares"}
+        return record.run(partial(train, name, seed, **budget), name=name, seed=seed, **wanted)
+
+    return made
+
+
+def rows_of(made, sizes: dict[str, str], others: list[str], full: bool, quick: bool) -> list[dict]:
+    ours = next(iter(sizes.values()))
     turns = [{name: made(name, seed, steps=STEPS) for name in (ours, *others)} for seed in SEEDS]
     rows = []
     for other in others:
         speeds = [(turn[ours]["tokens_per_second"], turn[other]["tokens_per_second"]) for turn in turns]
         memory = [(turn[ours]["peak_mb"], turn[other]["peak_mb"]) for turn in turns]
         rows += [row(SPEED.format(other), speeds, "tokens/s"), row(MEMORY.format(other), memory, "MB", less=True)]
-    seconds, seeds, opponents = (FULL_SECONDS, SEEDS, others) if full else (4 if quick else 30, SEEDS[:1], others[:2])
-    return rows + times_to_loss(made, ours, opponents, seconds, seeds)
+    seeds, opponents = (SEEDS, others) if full else (SEEDS[:1], others[:2])
+    seconds = 4 if quick else FULL_SECONDS
+    return rows + [r for size in sizes.items() for r in times_to_loss(made, *size, opponents, seconds, seeds)]
 
 
-def times_to_loss(made, ours: str, others: list[str], seconds: float, seeds: tuple[int, ...]) -> list[dict]:
+def times_to_loss(made, size: str, ours: str, others: list[str], seconds: float, seeds: tuple[int, ...]) -> list[dict]:
     """Return a row per opponent: our seconds to what it reached in its seconds; where we never do, twice its own."""
     found = {other: [] for other in others}
     for seed in seeds:
@@ -84,7 +100,7 @@ def times_to_loss(made, ours: str, others: list[str], seconds: float, seeds: tup
                 if reached is not None:
                     found[other].append((reached, wanted.pop(other)["seconds"]))
             budget *= GROWTH
-    return [row(TIME.format(other, seconds), pairs, "s", less=True) for other, pairs in found.items()]
+    return [row(TIME.format(size, other, seconds), pairs, "s", less=True) for other, pairs in found.items()]
 
 
 def first_below(curve: dict[str, list[float]], loss: float) -> float | None:
