@@ -61,7 +61,7 @@ def spans(
         f'<pre style="{style}{"padding:.6em;background:#fff;border:1px solid #c8c8c8" if plain else "color:inherit"}">'
     )
     figure = f'<figure role="group" aria-label="{_told(alt)}" style="margin:0">{legend}{pre}'
-    return Picture(f"{figure}{''.join(made)}</pre></figure>", "|".join(pieces))
+    return Picture(f"{figure}{'<wbr>'.join(made)}</pre></figure>", "|".join(pieces))
 
 
 def _visible(piece: str) -> str:

@@ -23,7 +23,9 @@ from course_utils.language import chosen, text
 # One look for all pages, readable on a telephone.
 _STYLE = """<meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body { max-width: 58rem; margin: 0 auto !important; padding: 0 1rem !important; line-height: 1.55 }
-.course { font-family: system-ui, sans-serif; padding: .8rem 0 } .course td { padding: .3rem 1.5rem .3rem 0 }
+.course { font-family: system-ui, sans-serif; padding: .8rem 0 }
+.course td { padding: .5rem 1.5rem .5rem 0; vertical-align: top }
+.course td:last-child { white-space: nowrap } .course td a { font-weight: 600 }
 .jp-InputPrompt, .jp-OutputPrompt { display: none } pre, table { overflow-x: auto } img { height: auto }
 </style>"""
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -131,8 +133,13 @@ def _save(notebook: nbformat.NotebookNode, path: Path, output: Path) -> None:
 
 def title(notebook: nbformat.NotebookNode, name: str) -> str:
     """Return a notebook's first heading, or its name."""
-    found = re.search(r"^# (.+)", notebook.cells[0].source if notebook.cells else "", re.MULTILINE)
-    return found[1] if found else name
+    return _opening(notebook)[0] or name
+
+
+def _opening(notebook: nbformat.NotebookNode) -> tuple[str, str]:
+    """Return the first heading and the paragraph below it, as far as they are there."""
+    found = re.search(r"(?m)^# (.+)(?:\n+((?![\[#!]).+))?", notebook.cells[0].source if notebook.cells else "")
+    return (found[1], found[2] or "") if found else ("", "")
 
 
 def _navigation(notebook: nbformat.NotebookNode, path: Path) -> str:
@@ -157,7 +164,8 @@ def _index(output: Path) -> str:
         notebook = nbformat.read(path, as_version=4)
         seconds = f"{notebook.metadata.get('seconds', 0):.0f} s"
         name = html.escape(title(notebook, path.stem))
-        rows.append(f'<tr><td><a href="{path.stem}.html">{name}</a></td><td>{seconds}</td></tr>')
+        about = html.escape(_opening(notebook)[1].replace("`", ""))
+        rows.append(f'<tr><td><a href="{path.stem}.html">{name}</a><br>{about}</td><td>{seconds}</td></tr>')
     name = text("Code completion from scratch")
     lang = chosen().replace("_", "-")
     head = f'<!doctype html>\n<html lang="{lang}"><meta charset="utf-8"><title>{name}</title>'

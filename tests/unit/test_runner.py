@@ -20,7 +20,9 @@ FIGURE = f"from course_utils import plots\nplots.bars({{'a': 1, 'b': 2}}, x='let
 
 
 def write_notebook(folder: Path, name: str, *cells: str) -> Path:
-    text = nbformat.v4.new_markdown_cell(f"# {name}\n\n## What is it?\n\n[next](02_later.ipynb)", id="title")
+    text = nbformat.v4.new_markdown_cell(
+        f"# {name}\n\nAll of `{name}`.\n\n## What is it?\n\n[next](02_later.ipynb)", id="title"
+    )
     parts = [nbformat.v4.new_code_cell(cell, id=f"cell-{number}") for number, cell in enumerate(cells, start=1)]
     folder.mkdir(exist_ok=True)
     nbformat.write(nbformat.v4.new_notebook(cells=[text, *parts]), folder / f"{name}.ipynb")
@@ -74,6 +76,7 @@ def test_copies_and_pages_are_kept_and_a_failure_stops(course, capsys):
     assert "02_later.html" in [link["href"] for link in page.select("a")]
     assert [link["href"] for link in index.select("a")] == ["00_good.html", "01_broken.html"]
     assert [link.text for link in index.select("a")] == ["00_good", "01_broken"]
+    assert index.td.text == "00_goodAll of 00_good."
     assert all(re.fullmatch(r"\d+ s", cell.text) for cell in index.select("td:last-child"))
     assert page.title.text == "00_good"
     navigation = [(link.text, link["href"]) for link in page.select("nav.course > a")]
