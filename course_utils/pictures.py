@@ -14,7 +14,7 @@ from course_utils import language
 # Okabe and Ito's palette, which people with any colour vision can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 # Fill of the cells and pieces of pictures, by kind: tints of the palette that dark text can stand on, and hatching.
-TINTS = ("#ffffff", "#cfe3f3", "#fbe3b3", "#c9ecdf", "#f6d5bd", "#f3dce9", "#d9eefa", "#e4e4e4")
+TINTS = ("#ffffff", "#cfe3f3", "#fbe3b3", "#c9ecdf", "#f6d5bd", "#f3dce9", "#ddd6f3", "#e4e4e4")
 PAGE_TEXT = re.compile(r"\[\[(.+?)\]\]")  # a text in a widget's page
 HATCHED = "repeating-linear-gradient(45deg,#fff,#fff 3px,#bbb 3px,#bbb 5px)"
 
@@ -28,6 +28,10 @@ class Picture:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/html": self.html, "text/plain": self.text}
+
+    def __str__(self) -> str:
+        """Return the text, which a terminal shows."""
+        return self.text
 
 
 def spans(
@@ -49,13 +53,15 @@ def spans(
     for place, (piece, kind) in enumerate(zip(pieces, kinds, strict=True)):
         fill = HATCHED if kind == "hatched" else TINTS[kind] if isinstance(kind, int) else kind
         title = f' title="{_told(titles[place])}"' if titles else ""
-        style, shown = f"background:{fill};color:#1a1a1a", escaped(piece)  # both: for dark themes, too
+        style, shown, after = f"background:{fill};color:#1a1a1a", escaped(piece), ""  # both: for dark themes, too
         if not plain:
             style += ";border:1px solid #999;border-radius:3px;padding:0 1px"
-            shown = _visible(piece)
+            lined = _visible(piece).replace("↵", "↵\n")
+            shown = lined.rstrip("\n")
+            after = lined[len(shown) :]
         elif piece[:1] in ("\n", "\r"):
             style += ";padding-left:.5em"  # a line end has no width of its own
-        made.append(f'<span style="{style}"{title}>{shown}</span>' + "\n" * (0 if plain else piece.count("\n")))
+        made.append(f'<span style="{style}"{title}>{shown}</span>{after}')
     style = "white-space:pre-wrap;overflow-wrap:anywhere;font-family:monospace;line-height:1.7;margin:0;"
     pre = (
         f'<pre style="{style}{"padding:.6em;background:#fff;border:1px solid #c8c8c8" if plain else "color:inherit"}">'

@@ -12,6 +12,7 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from course_utils import language
 from course_utils.pictures import (  # noqa: F401  (notebooks take the pictures from here, too)
@@ -33,24 +34,31 @@ Curves = Mapping[str, tuple[Sequence[float], ...]]
 
 
 def lines(
-    series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, diagonal="", log_x=False, log_y=False
-) -> None:
+    series: Curves, *, x: str, y: str, alt: str, band: tuple | None = None, diagonal="", log_x=False, log_y=False,
+    first: int = 0,
+) -> None:  # fmt: skip
     """Draw up to seven named curves, each (x values, y values) or (x values, y values, sizes of the points).
 
-    `band` is (x, low, high, name), shaded behind them; `diagonal` names a dashed line where y is x.
+    `band` is (x, low, high, name), shaded behind them; `diagonal` names a dashed line where y is x; colors and markers
+    begin with number `first`.
     """
     figure, axes = _axes(x, y)
     if diagonal:
         axes.plot([0, 1], [0, 1], "--", color="0.6", label=diagonal)
     if band is not None:
         axes.fill_between(*band[:3], color="0.85", label=band[3])
-    _draw(axes, series)
+    _draw(axes, series, first)
     axes.set_xscale("log" if log_x else "linear")
     axes.set_yscale("log" if log_y else "linear")
+    places = sorted({float(place) for curve in series.values() for place in curve[0]})
+    if log_x and len(places) < 10:  # few points: their own numbers
+        axes.set_xticks(places, [f"{place:,g}" for place in places])
+        axes.minorticks_off()
     lowest, highest = axes.get_ylim()
     if log_y and highest < 10 * lowest:  # less than a power of ten: plain numbers read better than powers
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set(major_locator=MaxNLocator(5), minor_locator=NullLocator(), major_formatter="{x:g}")
+    if not log_x and places[-1] < 20 and all(map(float.is_integer, places)):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _show(figure, alt)
 
 
@@ -117,7 +125,9 @@ def histogram(values: Sequence[float], *, x: str, y: str, alt: str, marks: Seque
     axes.hist(values, bins=np.geomspace(min(values), max(values) + 1, 40), color=COLOURS[0])
     for mark in marks:
         axes.axvline(mark, color=COLOURS[3], linestyle="--")
+        axes.annotate(f"{mark:,g}", (mark, 1), (3, -9), xycoords=("data", "axes fraction"), textcoords="offset points")
     axes.set_xscale("log")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _show(figure, alt)
 
 
@@ -230,8 +240,8 @@ def _axes(x: str, y: str, height: float = 3.4):
     return figure, axes
 
 
-def _draw(axes, series: Curves) -> None:
-    axes.set_prop_cycle(color=COLOURS, marker=MARKERS)
+def _draw(axes, series: Curves, first: int = 0) -> None:
+    axes.set_prop_cycle(color=(COLOURS * 2)[first : first + 7], marker=(MARKERS * 2)[first : first + 7])
     for name, (xs, ys, *sizes) in series.items():
         (curve,) = axes.plot(xs, ys, markersize=4 if len(xs) <= 40 else 0, label=name)  # many would be a rope
         for areas in sizes:

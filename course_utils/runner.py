@@ -27,6 +27,10 @@ body { max-width: 58rem; margin: 0 auto !important; padding: 0 1rem !important; 
 .course td { padding: .5rem 1.5rem .5rem 0; vertical-align: top }
 .course td:last-child { white-space: nowrap } .course td a { font-weight: 600 }
 .jp-InputPrompt, .jp-OutputPrompt { display: none } pre, table { overflow-x: auto } img { height: auto }
+.highlight pre { font: 12px/1.45 monospace !important }  /* 120 characters fit */
+.jp-RenderedMarkdown pre, .jp-OutputArea .highlight pre {
+  background: #f5f5f5; border: 1px solid #e0e0e0; padding: .4rem .6rem !important; margin: .6rem 0 !important }
+.jp-OutputArea pre { word-break: normal !important; overflow-wrap: anywhere }
 </style>"""
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 

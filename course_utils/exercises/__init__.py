@@ -22,6 +22,7 @@ from IPython.display import Code, display
 
 from course_utils.cache import expanded
 from course_utils.language import text
+from course_utils.pictures import Picture
 from course_utils.say import say
 
 from . import (
@@ -132,14 +133,17 @@ def solution(exercise_id: str) -> None:
     if os.environ.get("COURSE_SOLUTIONS", "").lower() == "off":
         say("Solutions are switched off (COURSE_SOLUTIONS=off); ask your instructor.")
     else:
-        show(exercise.solution)
+        show(exercise.solution, folded=False)
 
 
-def show(function: Callable) -> None:
-    """Show the source of a function, highlighted in a notebook, plain in a terminal."""
+def show(function: Callable, folded: bool = True) -> None:
+    """Show a function's source, highlighted in a notebook, plain in a terminal; folded, as it may be a solution."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     source = re.sub(r"(?s)\A@exercise.*?\n(?=def )", "", source)  # the hints of a solution
-    display(Code(data=source, language="python"))
+    page = Code(data=source, language="python")._repr_html_()
+    if folded:
+        page = f"<details><summary>{text('The code that is used from here on')}</summary>{page}</details>"
+    display(Picture(page, source))
 
 
 def _find(exercise_id: str) -> Exercise:

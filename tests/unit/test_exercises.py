@@ -458,9 +458,11 @@ def test_unknown_exercise_lists_the_known_ones(function):
 def test_show_prints_sources_and_highlights_them(capsys, monkeypatch):
     show(cut)
     assert capsys.readouterr().out == inspect.getsource(cut)
-    monkeypatch.setattr(exercises, "display", lambda code: print(code._repr_html_()))
-    show(Hostile.__repr__)
-    assert '<span class="k">def</span>' in capsys.readouterr().out
+    monkeypatch.setattr(exercises, "display", lambda code: print(code.html))
+    for folded in (True, False):
+        show(Hostile.__repr__, folded)
+        assert '<span class="k">def</span>' in (page := capsys.readouterr().out)
+        assert ("<details>" in page) is folded
 
 
 def write_corpus(folder, **splits):

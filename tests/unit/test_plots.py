@@ -60,8 +60,8 @@ def test_pieces_show_white_space_and_keep_their_text():
     picture = plots.spans(pieces, alt='five "tokens"', titles=["1", "2", "3", '"4"', "5"], legend="<b>key</b>")
     assert picture.text == 'if| a<b|:|\r\n   | "&"'
     page = parsed(picture)
-    assert [span.get_text() for span in page("span")] == ["if", "·a<b", ":", "␍↵···", '·"&"']
-    assert page.pre.get_text() == 'if·a<b:␍↵···\n·"&"'  # a real line end follows the visible one
+    assert [span.get_text() for span in page("span")] == ["if", "·a<b", ":", "␍↵\n···", '·"&"']
+    assert page.pre.get_text() == 'if·a<b:␍↵\n····"&"'  # a real line end follows the visible one
     assert [span["title"] for span in page("span")] == ["1", "2", "3", '"4"', "5"]
     assert (page.figure["aria-label"], page.b.get_text()) == ('five "tokens"', "key")
     assert DisplayFormatter().format(picture)[0] == {"text/html": picture.html, "text/plain": picture.text}
