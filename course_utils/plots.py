@@ -131,15 +131,18 @@ def histogram(values: Sequence[float], *, x: str, y: str, alt: str, marks: Seque
     _show(figure, alt)
 
 
-def distributions(groups: Mapping[str, Sequence[float]], *, x: str, alt: str, cut: float) -> Picture:
+def distributions(
+    groups: Mapping[str, Sequence[float]], *, x: str, y: str, alt: str, cut: float, limits: tuple | None = None
+) -> Picture:
     """Return one histogram per group, one below another with the same bins, and a dashed line at `cut`."""
     figure = Figure(figsize=(7, 0.6 + 1.3 * len(groups)), layout="constrained")
-    bins = np.histogram_bin_edges(np.concatenate([*groups.values()]), 24)
+    bins = np.histogram_bin_edges(np.concatenate([*groups.values()]), 24, limits)
     rows = figure.subplots(len(groups), sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, color, (name, values) in zip(rows, COLOURS, groups.items(), strict=False):
         axes.hist(values, bins, color=color)
         axes.axvline(cut, color=COLOURS[3], linestyle="--")
-        axes.set_ylabel(name)
+        axes.set_title(name, loc="left", fontsize=9)
+        axes.set_ylabel(y)
         axes.spines[["top", "right"]].set_visible(False)
     rows[-1].set_xlabel(x)
     return Picture(_image(figure, alt), f"[figure: {language.text(alt)}]")

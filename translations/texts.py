@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 # Functions of `plots` whose first argument is a mapping with names, and those whose first argument is data.
-NAMED = {"lines", "bars", "ranking", "strips", "stack", "frames", "_draw"}
-OTHERS = {"histogram", "heatmap", "spans", "chances", "plot_losses", "_axes"}
+NAMED = {"lines", "bars", "ranking", "distributions", "strips", "stack", "frames", "_draw"}
+OTHERS = {"histogram", "grid", "graph", "spans", "chances", "plot_losses", "_axes"}
 WORDS = {"x": "axis", "y": "axis", "alt": "alt text", "label": "label", "legend": "label", "titles": "label"}
 WORDS |= {"notes": "label", "band": "label", "desc": "progress"}
 KINDS = {"hatched", "end"}  # of segments, which are no texts

@@ -270,7 +270,6 @@ def test_committed_reference_curves_are_whole(name):
     profile = get_profile(name)
     assert saved["tokens"][-1] == profile.train_steps * profile.tokens_per_step
     assert all(low < high for _, low, high in zip(saved["tokens"], saved["low"], saved["high"], strict=True))
-    assert saved["high"][-1] < saved["tutorial"]["bits_per_byte"][-1]
     if name == "laptop":  # what this profile promises
         assert saved["high"][-1] < 1.9
         assert min(saved["idioms"]) >= 0.5

@@ -95,7 +95,9 @@ def test_strips_are_true_to_scale_with_cuts_and_a_legend(monkeypatch):
 def test_distributions_share_bins_and_the_cut(monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "_image", lambda figure, alt: drawn.append(figure) or alt)
-    assert plots.distributions({"0": [0.0, 0.1, 1.0], "1": [0.9]}, x="cosine", cut=0.5, alt="two groups").html
+    assert plots.distributions(
+        {"0": [0.0, 0.1, 1.0], "1": [0.9]}, x="cosine", y="pairs", cut=0.5, limits=(0, 1), alt="two groups"
+    ).html
     above, below = drawn[0].axes
     assert [bar.get_x() for bar in above.patches] == [bar.get_x() for bar in below.patches]
     assert [line.get_xdata()[0] for axes in (above, below) for line in axes.lines] == [0.5, 0.5]

@@ -44,7 +44,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("tools.reference_runs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     texts = {
-        "band": "curves of a profile's training (notebook 04), as a band, with the tutorial's settings beside",
+        "band": "curves of a profile's training (notebook 04), as a band",
         "curves": "R04: three settings and two sizes of notebook 04, by steps",
         "weighted": "R05: plain and weighted loss of notebook 05",
         "finetuning": "R06: fine-tuning with the HF course's settings and with the recipe of notebook 06",

@@ -48,7 +48,7 @@ def _trainer(
 
 
 def band(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    """Return what the seeds span, widened by a tolerance, and the run with the tutorials' settings and dropout."""
+    """Return what the seeds span, widened by a tolerance."""
     data = artifacts.packed_data(profile)
     runs = [curve(replace(profile, seed=seed), data) for seed in seeds]
     columns = list(zip(*(run["bits_per_byte"] for run in runs), strict=True))
@@ -59,7 +59,6 @@ def band(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "low": [round(min(column) * (1 - TOLERANCE), 4) for column in columns],
         "high": [round(max(column) * (1 + TOLERANCE), 4) for column in columns],
         "idioms": [run["idioms"] for run in runs],
-        "tutorial": curve(replace(pretraining.tutorial_settings(profile), seed=seeds[0]), data, dropout=0.1),
     }
 
 
