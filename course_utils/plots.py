@@ -7,6 +7,7 @@ one it ends with.
 import base64
 import io
 from collections.abc import Hashable, Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 from IPython.display import display
@@ -51,9 +52,10 @@ def lines(
     axes.set_xscale("log" if log_x else "linear")
     axes.set_yscale("log" if log_y else "linear")
     places = sorted({float(place) for curve in series.values() for place in curve[0]})
-    if log_x and len(places) < 10:  # few points: their own numbers
-        axes.set_xticks(places, [f"{place:,g}" for place in places])
-        axes.minorticks_off()
+    if log_x and len(places) < 10:  # few points: their own numbers, as far as there is room
+        shown = reduce(lambda kept, place: [*kept, place] if place >= 1.5 * kept[-1] else kept, places, places[:1])
+        axes.set_xticks(shown, [f"{place:,g}" for place in shown])
+        axes.xaxis.set_minor_locator(NullLocator())
     lowest, highest = axes.get_ylim()
     if log_y and highest < 10 * lowest:  # less than a power of ten: plain numbers read better than powers
         axes.yaxis.set(major_locator=MaxNLocator(5), minor_locator=NullLocator(), major_formatter="{x:g}")
