@@ -43,8 +43,7 @@ def training(chosen: TrainConfig) -> dict[str, Any]:
     summary = train.train_once(chosen)[1]
     points = [entry for entry in summary.history if "eval_loss" in entry]
     columns = {"step": "step", "tokens": "tokens_seen", "loss": "eval_loss", "bits_per_byte": "eval_bits_per_byte"}
-    speed = round(summary.tokens_per_second)
-    return {"tokens_per_second": speed} | {new: [point[old] for point in points] for new, old in columns.items()}
+    return {new: [point[old] for point in points] for new, old in columns.items()}
 
 
 def differences(profile: Profile, configs: dict[str, TrainConfig]) -> dict[str, Any]:
