@@ -68,13 +68,13 @@ def load(folder: Path, context: int, rows: int):
 def settings(recipe: str, context: int, vocabulary: int, tiny: bool):
     """Return the settings of a recipe; `train_steps` is not known yet."""
     from course_utils.profiles import PROFILES
-    from course_utils.training import pretraining
     from course_utils.training.config import modern
+    from tools.recipes import tutorial_settings
 
     base = replace(PROFILES["full"], vocab_size=vocabulary, context_length=context, **(TINY if tiny else SHAPE))
     base = replace(base, train_steps=10_000, eval_steps=10**6, save_steps=10**6, eval_sequences=512)
     if recipe == "tutorial":
-        own = pretraining.tutorial_settings(base)
+        own = tutorial_settings(base)
         less = {"batch_size": 2, "accumulation_steps": 2} if tiny else {}
         return replace(own, train_steps=10_000, eval_steps=10**6, save_steps=10**6, **less), None
     config = modern(12, base)  # its learning rates follow from the width

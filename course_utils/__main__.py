@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from course_utils import cache, language
-from course_utils.profiles import LOCATION_WORDS, get_profile, make_variables_absolute
+from course_utils.profiles import LOCATION_WORDS, PROFILES, get_profile, make_variables_absolute
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,7 +93,8 @@ def _doctor(options: argparse.Namespace) -> int:
         return 0
     print("\nWhat training costs here, from a few measured steps:", flush=True)
     print(f"{'profile':<8} {'time':>11} {'memory':>9} {'disk':>9}")
-    for cost in (costs := environment.profile_costs(machine)):
+    costs = [environment.profile_cost(profile, machine) for profile in PROFILES.values()]
+    for cost in costs:
         duration = environment.readable_duration(cost.minutes)
         print(f"{cost.profile:<8} {duration:>11} {cost.memory_gb:>6.1f} GB {cost.disk_gb:>6.1f} GB  {cost.note}")
     print(

@@ -118,11 +118,6 @@ def describe() -> Machine:
     )
 
 
-def profile_costs(machine: Machine) -> list[Cost]:
-    """Estimate what the training of every profile costs here."""
-    return [profile_cost(profile, machine) for profile in PROFILES.values()]
-
-
 def profile_cost(profile: Profile, machine: Machine, steps: int = 2) -> Cost:
     """Estimate what the training of one profile costs on `machine`, from `steps` measured steps.
 

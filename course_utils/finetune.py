@@ -23,14 +23,14 @@ SETTINGS = [f for f in fields(FinetuneConfig) if f.name not in ("warmup", "weigh
 
 
 def run_finetuning(
-    pairs: str, encoder: str, config: FinetuneConfig, output: str | Path | None = None, show_progress: bool = True
+    pairs: str, encoder: str, config: FinetuneConfig, output: str | Path | None = None
 ) -> FinetuneResult:
     """Fine-tune, print the result as JSON, and save all to the folder `output`, which is an encoder for another run."""
     pairs, encoder, folder = absolute(pairs), absolute(encoder), Path(output).expanduser() if output else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)  # fails before the training if it cannot be made
     location = artifacts.encoder_folder(encoder, pairs)
-    result = finetune(pairs, location, config, show_progress)
+    result = finetune(pairs, location, config)
     line = json.dumps({**result.metrics, "seconds": round(result.seconds, 1), "processes": result.processes})
     if PartialState().is_main_process:
         print(line, flush=True)

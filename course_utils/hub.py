@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import huggingface_hub as hf
 import torch
@@ -87,22 +87,16 @@ def push(folder: Path, repo_id: str, branch: str = "main") -> str:
         run = checkpoints.read(folder / STATE)
         step, bits = run["position"]["step"], [e["eval_bits_per_byte"] for e in run["history"] if "eval_loss" in e]
         options = {"commit_message": f"step {step}: {bits[-1]:.4f} bits per byte", "delete_patterns": f"{STATE}/*"}
-        if step in [done.step for done in _steps(now.id, branch)]:
+        if step in [done for done, _, _ in _steps(now.id, branch)]:
             return now.id
     hf.HfApi().upload_folder(repo_id=now.id, folder_path=folder, revision=branch, parent_commit=now.sha, **options)
     return now.id
 
 
-class _Step(NamedTuple):
-    step: int
-    bits_per_byte: float
-    commit: str
-
-
-def _steps(repo_id: str, branch: str) -> list[_Step]:
-    """Return the steps on the branch of a run, the last one first."""
+def _steps(repo_id: str, branch: str) -> list[tuple[int, float, str]]:
+    """Return (step, bits per byte, commit) of each step on the branch of a run, the last one first."""
     titles = ((_STEP.match(commit.title), commit) for commit in hf.HfApi().list_repo_commits(repo_id, revision=branch))
-    return [_Step(int(found[1]), float(found[2]), commit.commit_id) for found, commit in titles if found]
+    return [(int(found[1]), float(found[2]), commit.commit_id) for found, commit in titles if found]
 
 
 class Pusher:
@@ -177,10 +171,10 @@ def open_branch(repo_id: str, folder: Path, resume: bool) -> str:
     try:
         found = prepare(repo_id, folder.name)
         steps = _steps(found, folder.name)
-        name = f"step-{steps[0].step:08d}" if steps else ""
+        name = f"step-{steps[0][0]:08d}" if steps else ""
         if name and resume and not (local and local.name >= name):
             shutil.rmtree(place, ignore_errors=True)
-            hf.snapshot_download(found, revision=steps[0].commit, allow_patterns=f"{STATE}/*", local_dir=place)
+            hf.snapshot_download(found, revision=steps[0][2], allow_patterns=f"{STATE}/*", local_dir=place)
             for file in (place / STATE).glob("custom_checkpoint_*"):
                 torch.load(file, weights_only=True)  # refuses a program, which Accelerate would run
             shutil.rmtree(target := folder / "checkpoints" / name, ignore_errors=True)  # a damaged one
@@ -203,7 +197,7 @@ def merge(repo_id: str, run: str = "") -> dict[str, float]:
     """
     api = hf.HfApi()
     runs = {ref.name: _steps(repo_id, ref.name) for ref in api.list_repo_refs(repo_id).branches}
-    bits = {name: steps[0].bits_per_byte for name, steps in runs.items() if steps}
+    bits = {name: steps[0][1] for name, steps in runs.items() if steps}
     if not bits or (run and run not in bits):
         raise ValueError(f"{repo_id} has no run {run!r}; its branches with a run: {', '.join(bits) or 'none'}.")
     best = run or min(bits, key=bits.__getitem__)

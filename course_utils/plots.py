@@ -13,7 +13,7 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from course_utils import language
 from course_utils.pictures import (  # noqa: F401  (notebooks take the pictures from here, too)
@@ -52,13 +52,18 @@ def lines(
     axes.set_xscale("log" if log_x else "linear")
     axes.set_yscale("log" if log_y else "linear")
     places = sorted({float(place) for curve in series.values() for place in curve[0]})
-    if log_x and len(places) < 10:  # few points: their own numbers, as far as there is room
+    few = log_x and len(places) < 10 and all(len(curve[0]) > 1 for curve in series.values())
+    if few:  # their own numbers, as far as there is room
         shown = reduce(lambda kept, place: [*kept, place] if place >= 1.5 * kept[-1] else kept, places, places[:1])
-        axes.set_xticks(shown, [f"{place:,g}" for place in shown])
+        axes.set_xticks(shown, [f"{place:,.0f}" if place >= 10 else f"{place:.2g}" for place in shown])
         axes.xaxis.set_minor_locator(NullLocator())
-    lowest, highest = axes.get_ylim()
-    if log_y and highest < 10 * lowest:  # less than a power of ten: plain numbers read better than powers
-        axes.yaxis.set(major_locator=MaxNLocator(5), minor_locator=NullLocator(), major_formatter="{x:g}")
+    for axis, log in ((axes.xaxis, log_x and not few), (axes.yaxis, log_y)):
+        lowest, highest = axis.get_view_interval()
+        if log and highest < 10 * lowest:  # less than a power of ten: plain numbers read better than powers
+            axis.set(major_locator=MaxNLocator(5), minor_locator=NullLocator(), major_formatter="{x:g}")
+        elif log and lowest > 1e-3 and highest < 1e6:
+            subs = (1, 3) if highest < 300 * lowest else (1,)
+            axis.set(major_locator=LogLocator(subs=subs), major_formatter="{x:,g}")
     if not log_x and places[-1] < 20 and all(map(float.is_integer, places)):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _show(figure, alt)
@@ -68,10 +73,6 @@ def plot_losses(
     epochs_seen, tokens_seen, train_losses, val_losses, *, alt="Training and validation loss over epochs."
 ) -> None:
     """Draw training and validation loss over epochs, at their true places, with a second axis for tokens."""
-    _show(_losses_figure(epochs_seen, tokens_seen, train_losses, val_losses), alt)
-
-
-def _losses_figure(epochs_seen, tokens_seen, train_losses, val_losses) -> Figure:
     epochs_seen = [float(epochs) for epochs in epochs_seen]  # of a tensor, too
     figure, axes = _axes("epochs", "loss (nats per token)")
     _draw(axes, {"training": (epochs_seen, train_losses), "validation": (epochs_seen, val_losses)})
@@ -80,7 +81,7 @@ def _losses_figure(epochs_seen, tokens_seen, train_losses, val_losses) -> Figure
     above = axes.secondary_xaxis("top", (lambda epochs: epochs * tokens_per_epoch, lambda t: t / tokens_per_epoch))
     above.set_xlabel("tokens seen")
     above.xaxis.set_major_formatter("{x:,.0f}")
-    return figure
+    _show(figure, alt)
 
 
 def bars(values: Mapping[str, float | Mapping[str, float]], *, x: str, y: str, alt: str, form: str = "{:.3g}") -> None:
@@ -158,7 +159,10 @@ def strips(
     A kind is a number in `TINTS`, "hatched", or "end" for a black bar; `legend` names kinds; dashed lines mark the
     multiples of `cuts`.
     """
-    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + 0.3 * -(-len(legend) // 3))
+    drawn = {segment[1] for row in rows.values() for segment in row}
+    legend = {kind: name for kind, name in legend.items() if kind in drawn}
+    columns = len(legend) if len("".join(legend.values())) < 40 else 3
+    figure, axes = _axes(x, "", height=0.75 + 0.34 * len(rows) + 0.3 * -(-len(legend) // max(1, columns)))
     longest = max(sum(segment[0] for segment in row) for row in rows.values())
     for place, row in enumerate(rows.values()):
         start = 0.0
@@ -166,15 +170,19 @@ def strips(
             color, line = ("black", 1.5) if kind == "end" else ("#666666", 0.5)  # an end stays visible in a long row
             axes.barh(place, width, left=start, height=0.7, linewidth=line, edgecolor=color, **_fill(kind))
             if text:
-                axes.text(start + width / 2, place, text[0], ha="center", va="center", fontsize=8)
+                style = {"color": "white" if kind == "end" else "black", "fontsize": 8}
+                style |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}} if kind == "hatched" else {}
+                axes.text(start + width / 2, place, text[0], ha="center", va="center", **style)
             start += width
     for cut in np.arange(cuts, longest + 1, cuts) if cuts else ():
         axes.axvline(cut, color=COLOURS[3], linewidth=1, linestyle="--")
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set(xlim=(0, longest * 1.01), ylim=(len(rows) - 0.5, -0.5))  # the first row on top
+    if longest <= 12 and not cuts and all(segment[0] == 1 for row in rows.values() for segment in row):
+        axes.set_xticks([])  # single squares: the axis would number their edges
     if legend:
         patches = [Patch(label=name, edgecolor="#666666", **_fill(kind)) for kind, name in legend.items()]
-        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(patches), 3))
+        axes.legend(handles=patches, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns)
     return Picture(_image(figure, alt), f"[figure: {language.text(alt)}]")
 
 

@@ -124,7 +124,8 @@ def _watch(future: Future) -> int:
 
 def _save(notebook: nbformat.NotebookNode, path: Path, output: Path) -> None:
     """Write the executed copy, its page, and the index of all pages."""
-    page, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": title(notebook, path.stem)}})
+    title = _opening(notebook, path.stem)[0]
+    page, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": title}})
     page = re.sub(r'href="(\w+)\.ipynb', r'href="\1.html', page)
     page = page.replace('<html lang="en">', f'<html lang="{chosen().replace("_", "-")}">', 1)
     page = re.sub(r"</head>", f"{_STYLE}</head>", page, count=1)
@@ -135,15 +136,10 @@ def _save(notebook: nbformat.NotebookNode, path: Path, output: Path) -> None:
     _write(output / "html" / "index.html", _index(output))
 
 
-def title(notebook: nbformat.NotebookNode, name: str) -> str:
-    """Return a notebook's first heading, or its name."""
-    return _opening(notebook)[0] or name
-
-
-def _opening(notebook: nbformat.NotebookNode) -> tuple[str, str]:
-    """Return the first heading and the paragraph below it, as far as they are there."""
+def _opening(notebook: nbformat.NotebookNode, name: str) -> tuple[str, str]:
+    """Return the first heading, or else the name, and the paragraph below it if there is one."""
     found = re.search(r"(?m)^# (.+)(?:\n+((?![\[#!]).+))?", notebook.cells[0].source if notebook.cells else "")
-    return (found[1], found[2] or "") if found else ("", "")
+    return (found[1], found[2] or "") if found else (name, "")
 
 
 def _navigation(notebook: nbformat.NotebookNode, path: Path) -> str:
@@ -167,8 +163,7 @@ def _index(output: Path) -> str:
     for path in sorted((output / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         seconds = f"{notebook.metadata.get('seconds', 0):.0f} s"
-        name = html.escape(title(notebook, path.stem))
-        about = html.escape(_opening(notebook)[1].replace("`", ""))
+        name, about = (html.escape(part.replace("`", "")) for part in _opening(notebook, path.stem))
         rows.append(f'<tr><td><a href="{path.stem}.html">{name}</a><br>{about}</td><td>{seconds}</td></tr>')
     name = text("Code completion from scratch")
     lang = chosen().replace("_", "-")

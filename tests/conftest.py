@@ -52,8 +52,8 @@ def _forget():
     GradientState._reset_state()
 
 
-@pytest.fixture
-def window(tmp_path):
+@pytest.fixture(scope="module")
+def window(tmp_path_factory):
     """Return a window of Chromium without a screen, which logs what it asks the network for."""
     from selenium import webdriver
 
@@ -66,8 +66,8 @@ def window(tmp_path):
     options = webdriver.ChromeOptions()
     options.binary_location = browser
     off = ("background-networking", "component-update", "sync", "gpu", "quic", "dev-shm-usage")
-    flags = ("headless", "no-sandbox", "no-first-run", "window-size=1200,1300", f"user-data-dir={tmp_path / 'browser'}")
-    for flag in (*flags, *(f"disable-{part}" for part in off)):
+    flags = ("headless", "no-sandbox", "no-first-run", "window-size=1200,1300")
+    for flag in (*flags, f"user-data-dir={tmp_path_factory.mktemp('browser')}", *(f"disable-{part}" for part in off)):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     window = webdriver.Chrome(options, webdriver.ChromeService(driver))

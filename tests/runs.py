@@ -1,6 +1,9 @@
 """Runs that tests start: in this process, or in one that is killed."""
 
+import multiprocessing
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -17,6 +20,15 @@ SMALL = replace(
 def small_config(profile=None, **settings) -> TrainConfig:
     """Return settings of a run of a second; `profile` changes the profile's values."""
     return TrainConfig(replace(SMALL, **(profile or {})), **{"tracker": "none", "precision": "fp32"} | settings)
+
+
+def start(run: Callable, *arguments) -> BaseProcess:
+    """Start one of the two runs below in a fresh process that has the libraries loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "course_utils.train", "transformers.models.gpt2.modeling_gpt2", "runs"])
+    child = context.Process(target=run, args=arguments)
+    child.start()
+    return child
 
 
 def train_in_child(config: TrainConfig, folder: Path) -> None:

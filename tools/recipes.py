@@ -33,6 +33,18 @@ class Recipe:
         return round(self.warmup if self.warmup >= 1 else self.warmup * steps)
 
 
+def tutorial_settings(profile: Profile) -> Profile:
+    """Return `profile` with the tutorials' training settings (A9), which `full` has, and as many tokens as before."""
+    tutorial = {"batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4, "warmup_steps": 1000}
+    settings = replace(profile, weight_decay=0.1, **tutorial)
+    if profile.train_steps == -1:
+        return settings
+    factor = settings.tokens_per_step / profile.tokens_per_step
+    train_steps, eval_steps = (max(1, round(n / factor)) for n in (profile.train_steps, profile.eval_steps))
+    save_steps = eval_steps * max(1, profile.save_steps // profile.eval_steps)
+    return replace(settings, train_steps=train_steps, eval_steps=eval_steps, save_steps=save_steps)
+
+
 def rungs(base: Profile) -> list[Recipe]:
     """Return the ladder: each rung is the one before with the change that its name says."""
     modern_profile = _modern(base).profile

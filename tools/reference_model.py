@@ -115,7 +115,7 @@ def scores(model: Any, tokenizer: Any, tasks: Sequence[Task] = ()) -> str:
     """Return the rows of the card's table: idioms, and tasks at each repetition penalty, with intervals."""
     rows = []
     for name, idioms in (("idioms", IDIOMS), ("idioms that can only be copied", UNSEEN_IDIOMS)):
-        rows.append((name, "none", [score.hit for score in score_idioms(model, tokenizer, idioms)]))
+        rows.append((name, "none", score_idioms(model, tokenizer, idioms)))
     for penalty in PENALTIES:
         greedy = partial(complete_greedily, model, tokenizer, new_tokens=64, repetition_penalty=penalty)
         table = score_tasks(greedy, tasks)

@@ -117,22 +117,16 @@ def can_be_held_out(document: str, path: str) -> bool:
 
 
 def clean_dataset(dataset: datasets.Dataset, rules: Iterable[Rule] = RULES) -> tuple[datasets.Dataset, Counter[str]]:
-    """Keep the documents that break no rule, in order, and count the others by reason, the most frequent first.
-
-    Without a column `path`, rules judge the content alone.
-    """
-    columns = [name for name in ("content", "path") if name in dataset.column_names]
-    rows, rules = tqdm(dataset.select_columns(columns), "Cleaning", unit=" documents"), tuple(rules)
-    decisions = [clean(row["content"], row.get("path"), rules) for row in rows]
+    """Keep the documents that break no rule, in order, and count the others by reason, the most frequent first."""
+    rows, rules = tqdm(dataset.select_columns(["content", "path"]), "Cleaning", unit=" documents"), tuple(rules)
+    decisions = [clean(row["content"], row["path"], rules) for row in rows]
     reasons = Counter(decision.reason for decision in decisions if not decision.keep)
     kept = [number for number, decision in enumerate(decisions) if decision.keep]
     return dataset.select(kept), Counter(dict(reasons.most_common()))
 
 
 def sample_kinds(dataset: datasets.Dataset, **shares: float) -> datasets.Dataset:
-    """Keep a document if its checksum falls into its kind's share, from 0 to 1, if that has one; all without paths."""
-    if "path" not in dataset.column_names:
-        return dataset
+    """Keep a document if its checksum falls into its kind's share, from 0 to 1, if that has one."""
 
     def keep(path: str | None, text: str) -> bool:
         share = shares.get(kind_of(path or ""), 1)

@@ -3,7 +3,6 @@
 The course's own sets have the columns and splits of GLUE MRPC and SST-2, so a Hub id in their place changes no code.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from course_utils.data.reading import open_location
 PAIRS, SENTENCES = "course-pairs", "course-sentences"
 _FOLDERS = {PAIRS: "paraphrase_pairs", SENTENCES: "opinion_sentences"}
 HIDDEN = -1  # label of test rows whose answers are not published
-_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 
 
 def load_pairs(location: str) -> DatasetDict:
@@ -48,12 +46,6 @@ def text_columns(names: Sequence[str], where: str = "the data set") -> tuple[str
         f"{where} has the columns {', '.join(names)}; it needs label, and sentence1 and sentence2 (or sentence). "
         "Rename yours with dataset.rename_column."
     )
-
-
-def word_overlap(first: str, second: str) -> float:
-    """Return the share of the distinct words of two sentences that they have in common (Jaccard), from 0 to 1."""
-    one, two = (set(_WORD.findall(text.lower())) for text in (first, second))
-    return len(one & two) / max(1, len(one | two))
 
 
 def _check_rows(where: str, dataset: Dataset, allowed: set[int]) -> None:

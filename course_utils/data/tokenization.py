@@ -33,13 +33,6 @@ def base_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer whose tokens are the bytes of the text: nothing is unknown, and every text is long."""
-    tokenizer = base_tokenizer()
-    tokenizer.add_special_tokens({"pad_token": PADDING})
-    return tokenizer
-
-
 def train_code_tokenizer(texts_iterator: Iterable[list[str]], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with a padding token of its own; the same texts give the same tokenizer.
 

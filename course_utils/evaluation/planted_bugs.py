@@ -136,8 +136,8 @@ KINDS = {"wrong variable": _variables, "swapped arguments": _arguments, "wrong o
 def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]) -> pd.DataFrame:
     """Rank every planted bug among all tokens of its file by surprise, in one row.
 
-    Columns: kind; tokens of the bug's span and others; bits and original_bits, the highest surprise of the span with
-    the bug and without; share and original_share of the others that are more surprising, where ties count half.
+    Columns: kind; tokens of the bug's span and others; share and original_share of the others that are more surprising
+    than the most surprising token of the span, with the bug and without it, where ties count half.
     """
     surprise = functools.cache(lambda source: token_surprise(model, tokenizer, source))
     rows = []
@@ -145,8 +145,8 @@ def bug_ranks(model: PreTrainedModel, tokenizer: Any, bugs: Sequence[PlantedBug]
         inside, outside = _split(surprise(bug.source), bug.start, bug.end)
         before, around = _split(surprise(bug.original_source), bug.start, bug.start + len(bug.original))
         shares = (_share_above(max(inside), outside), _share_above(max(before), around))
-        rows.append((bug.kind, len(inside), len(outside), max(inside), max(before), *shares))
-    columns = ["kind", "tokens", "others", "bits", "original_bits", "share", "original_share"]
+        rows.append((bug.kind, len(inside), len(outside), *shares))
+    columns = ["kind", "tokens", "others", "share", "original_share"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -162,20 +162,9 @@ def _split(tokens: Sequence[Token], start: int, end: int) -> tuple[list[float], 
     return parts
 
 
-def ranking_score(ranks: pd.DataFrame) -> pd.DataFrame:
-    """Sum up ranks in two columns, model and chance: a model that knows nothing, whose surprises are random.
-
-    The ROC area is how often a bug is more surprising than another token of its file, averaged over bugs; ties count
-    half. A span of several tokens has several chances to be surprising, and `chance` counts them.
-    """
-    added, tokens, rows = ranks["bits"] - ranks["original_bits"], ranks["tokens"], {}
-    for share in (0.01, 0.05, 0.10):
-        chances = [_chance(*sizes, share) for sizes in zip(tokens, ranks["others"], strict=True)]
-        rows[f"in the top {share:.0%}"] = ((ranks["share"] <= share).mean(), fmean(chances))
-    rows["ROC area"] = (1 - ranks["share"].mean(), (tokens / (tokens + 1)).mean())
-    rows["bits added"] = (added.mean(), 0.0)
-    rows["more surprising than the original"] = (((added > 0) + (added == 0) / 2).mean(), 0.5)
-    return pd.DataFrame(rows, index=["model", "chance"]).T
+def chance_in_top(ranks: pd.DataFrame, share: float) -> float:
+    """Return how often random surprises would rank a bug within the top `share`; a longer span has more chances."""
+    return fmean(_chance(*sizes, share) for sizes in zip(ranks["tokens"], ranks["others"], strict=True))
 
 
 def _chance(tokens: int, others: int, share: float) -> float:

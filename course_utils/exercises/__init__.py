@@ -6,9 +6,11 @@ Each notebook has a module here with its exercises. A check never stops a notebo
 import contextlib
 import copy
 import dis
+import importlib
 import inspect
 import json
 import os
+import pkgutil
 import re
 import textwrap
 import time
@@ -25,22 +27,11 @@ from course_utils.language import text
 from course_utils.pictures import Picture
 from course_utils.say import say
 
-from . import (
-    accelerate,
-    chunking,
-    evaluation,
-    faster,
-    filtering,
-    finetuning,
-    generating,
-    gpt,
-    pretraining,
-    sharing,
-    start,
-    tokenizer,
-)
 from .comparing import Result, equal, general_hint, outcome, shown, try_out
 from .exercise import EXERCISES, NOT_TRIED, Exercise
+
+for module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{module.name}")  # each registers its exercises
 
 # The hints that an exercise has given since it was last solved; one for each failed try, "" for a try without a hint.
 _given: defaultdict[str, list[str]] = defaultdict(list)

@@ -15,6 +15,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -135,7 +136,11 @@ def shown(value: Any) -> str:
     try:
         if isinstance(value, BaseException):
             frames = traceback.extract_tb(value.__traceback__, limit=4)  # the outermost: ours, then the answer's
-            lines = [f" (line {frame.lineno}: {frame.line})" for frame in frames if frame.filename != __file__]
+            lines = [
+                f" (line {frame.lineno}: {frame.line})"
+                for frame in frames
+                if Path(frame.filename).parent != Path(__file__).parent
+            ]
             return f"no result, {type(value).__name__}: {value}{''.join(lines[:1])}"
         return value.__name__ if isinstance(value, types.FunctionType) else short.repr(value)
     except KeyboardInterrupt:

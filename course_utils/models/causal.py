@@ -101,15 +101,6 @@ def context_length(model: PreTrainedModel) -> int:
     raise ValueError(f"{type(model).__name__} has no fixed context (max_position_embeddings); choose another model.")
 
 
-def check_context(model: PreTrainedModel, length: int) -> None:
-    """Raise `ValueError` if sequences of `length` tokens do not fit into the model's context."""
-    if length > (longest := context_length(model)):
-        raise ValueError(
-            f"sequences of {length} tokens do not fit: the model's context is {longest}. Cut them, or build the model "
-            f"with n_positions={length}."
-        )
-
-
 def check_vocabulary(largest_id: int, known: int) -> None:
     """Raise `ValueError` if a tokenizer made an id beyond the `known` tokens of the model."""
     if largest_id >= known:

@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections import namedtuple
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,8 +14,6 @@ from course_utils.models.prompts import IDIOMS
 
 _NEXT_STATEMENT = re.compile(r"\n(?=[^\s])")  # a line that is not indented ends the body of a function
 _NEXT_BLOCK = re.compile(r"\n(?=class\b|def\b|#|@|print\b|if\b)")
-# One idiom: what the model wrote, whether it begins as expected, and how likely the expected text was.
-IdiomScore = namedtuple("IdiomScore", "kind prompt expected got hit probability")
 
 
 def first_block(string: str) -> str:
@@ -118,23 +115,11 @@ def sample_candidates(
 
 def score_idioms(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, idioms: Sequence[tuple[str, str, str]] = IDIOMS
-) -> list[IdiomScore]:
-    """Complete every idiom greedily, and measure how likely its expected continuation was to the model."""
-    scores = []
-    for kind, prompt, expected in idioms:
-        head, tail = (_encode(model, tokenizer, text) for text in (prompt, expected))  # (1, T) each
-        got = complete_greedily(model, tokenizer, prompt, new_tokens=tail.shape[1] + 2)
-        with eval_mode(model), torch.inference_mode():
-            logits = model(torch.cat([head, tail], dim=1)).logits[0].float()  # (T, V)
-        log_probs = logits[head.shape[1] - 1 : -1].log_softmax(-1)  # (tail, V): position t predicts token t + 1
-        probability = log_probs.gather(1, tail[0, :, None]).sum().exp().item()
-        scores.append(IdiomScore(kind, prompt, expected, got, got.startswith(expected), probability))
-    return scores
-
-
-def hit_share(scores: Sequence[IdiomScore]) -> float:
-    """Return the share of idioms that were completed as expected, between 0 and 1."""
-    return sum(score.hit for score in scores) / len(scores)
+) -> list[bool]:
+    """Complete every idiom greedily, and return whether its continuation is the expected one."""
+    lengths = [_encode(model, tokenizer, expected).shape[1] + 2 for _, _, expected in idioms]
+    rows = zip(idioms, lengths, strict=True)
+    return [complete_greedily(model, tokenizer, prompt, n).startswith(wanted) for (_, prompt, wanted), n in rows]
 
 
 def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Published weights of GPT-2, in and out of the hand-written model, through the library's own.
+"""Published weights of GPT-2 in the hand-written model, read by the library.
 
 Only safetensors are read: a pickle (pytorch_model.bin) can run any program while it is opened.
 """
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from course_utils.models.gpt import GPTModel, LayerNorm
@@ -55,30 +54,12 @@ def load_gpt2_weights(model: GPTModel, location: str | Path) -> None:
     if model.cfg["tie_weights"] and not torch.equal(weights["lm_head.weight"], weights["transformer.wte.weight"]):
         raise ValueError(f"{location} has an output layer of its own, not the token vectors; set tie_weights False.")
     ours = {_theirs(name): name for name in model.state_dict()}
-    model.load_state_dict({ours.get(name, name): _turned(name, weight) for name, weight in weights.items()})
-
-
-def save_gpt2(model: GPTModel, folder: str | Path) -> None:
-    """Write the model as the library does; missing biases at queries, keys and values become zeros: the same logits."""
-    values = {there: model.cfg[here] for here, there in _KEYS.items()}
-    dropouts = dict.fromkeys(("embd_pdrop", "attn_pdrop"), model.cfg["drop_rate"])
-    weights = {(name := _theirs(ours)): _turned(name, weight) for ours, weight in model.state_dict().items()}
-    if not model.cfg["qkv_bias"]:
-        for i in range(model.cfg["n_layers"]):
-            weights[f"transformer.h.{i}.attn.c_attn.bias"] = model.final_norm.shift.new_zeros(3 * model.cfg["emb_dim"])
-    with torch.device("meta"):  # without memory or random numbers for weights that are replaced at once
-        theirs = GPT2LMHeadModel(GPT2Config(bos_token_id=None, eos_token_id=None, **values, **dropouts))
-    theirs.load_state_dict(weights, assign=True)
-    theirs.tie_weights()
-    theirs.save_pretrained(folder)
+    # The library's Conv1D stores (in, out) where Linear has (out, in).
+    turned = {name: weight.t() if ".c_" in name else weight for name, weight in weights.items()}
+    model.load_state_dict({ours.get(name, name): weight for name, weight in turned.items()})
 
 
 def _theirs(name: str) -> str:
     for here, there in _NAMES.items():
         name = name.replace(here, there)
     return name
-
-
-def _turned(name: str, weight: Tensor) -> Tensor:
-    """Transpose the weights of the library's Conv1D, which stores (in, out) where Linear has (out, in)."""
-    return weight.t().contiguous() if ".c_" in name else weight

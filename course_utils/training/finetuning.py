@@ -196,7 +196,7 @@ def _probabilities(model: Any, loader: DataLoader, accelerator: Accelerator) -> 
     return tuple(torch.cat(column) for column in zip(*found, strict=True))  # (N,) both
 
 
-def finetune(pairs: str, encoder: str, config: FinetuneConfig, show_progress: bool = True) -> FinetuneResult:
+def finetune(pairs: str, encoder: str, config: FinetuneConfig) -> FinetuneResult:
     """Fine-tune the encoder on the pairs, on as many processes as were launched, and measure it."""
     device = choose_device()
     if device.type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -214,7 +214,7 @@ def finetune(pairs: str, encoder: str, config: FinetuneConfig, show_progress: bo
     optimizer, scheduler = make_optimizer(model, config, steps, fused=accelerator.scaler is None)
     model, optimizer = accelerator.prepare(model, optimizer)
     start, curve = time.perf_counter(), []
-    with tqdm(total=steps, unit=" steps", disable=not (show_progress and accelerator.is_main_process)) as bar:
+    with tqdm(total=steps, unit=" steps", disable=not accelerator.is_main_process) as bar:
         for epoch in range(config.epochs):
             model.train()
             for batch in loaders["train"]:

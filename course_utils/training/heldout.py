@@ -1,8 +1,7 @@
 """From a loss to numbers that can be compared: perplexity and bits per byte."""
 
-import gzip
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -60,12 +59,6 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
-
-
-def gzip_bits_per_byte(texts: Sequence[str]) -> float:
-    """Return what gzip needs for texts, which it reads as one and adapts to."""
-    data = "".join(texts).encode()
-    return 8 * len(gzip.compress(data, 9)) / len(data)
 
 
 def bits_per_byte(loss: float, tokens: int, num_bytes: int) -> float:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from course_utils import cache
 from course_utils.environment import Precision, choose_device, choose_precision
-from course_utils.models.causal import build_causal_lm, check_context
+from course_utils.models.causal import build_causal_lm
 from course_utils.training import checkpoints, optimization, tracking
 from course_utils.training.checkpoints import Position
 from course_utils.training.compiling import compile_or_explain
@@ -99,7 +99,6 @@ def prepare(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, data: Packe
         profile.batch_size, processes=processes, accumulation_steps=profile.accumulation_steps,
         num_workers=config.num_workers, seed=profile.seed,
     )  # fmt: skip
-    check_context(model, len(data.validation[0]["input_ids"]))  # training rows have the same length
     total_steps = profile.train_steps
     if total_steps == -1:  # one pass; a stream without a number of steps was refused with the settings
         total_steps = steps_per_pass(len(data.train), profile.batch_size, processes, profile.accumulation_steps)

@@ -1,9 +1,9 @@
-"""Pretraining with the library's Trainer, as in the cells of notebook 04: settings, one run, and what it records."""
+"""Pretraining with the library's Trainer, as in the cells of notebook 04: settings, and one run."""
 
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers.trainer_callback import TrainerState
 
 from course_utils.data.tokenization import check_tokenizer
 from course_utils.environment import choose_device, choose_precision
-from course_utils.models.causal import build_causal_lm, check_context
+from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import Profile
 from course_utils.training import checkpoints
 from course_utils.training.heldout import bits_per_byte
@@ -43,18 +43,6 @@ class PackedData:
     def bits_per_byte(self, loss: float) -> float:
         """Convert a held-out loss (nats per token)."""
         return bits_per_byte(loss, self.validation_tokens, self.validation_bytes)
-
-
-def tutorial_settings(profile: Profile) -> Profile:
-    """Return `profile` with the tutorials' training settings (A9), which `full` has, and as many tokens as before."""
-    tutorial = {"batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4, "warmup_steps": 1000}
-    settings = replace(profile, weight_decay=0.1, **tutorial)
-    if profile.train_steps == -1:
-        return settings
-    factor = settings.tokens_per_step / profile.tokens_per_step
-    train_steps, eval_steps = (max(1, round(n / factor)) for n in (profile.train_steps, profile.eval_steps))
-    save_steps = eval_steps * max(1, profile.save_steps // profile.eval_steps)
-    return replace(settings, train_steps=train_steps, eval_steps=eval_steps, save_steps=save_steps)
 
 
 def optimizer_steps(profile: Profile, rows: int) -> int:
@@ -103,7 +91,6 @@ def make_trainer(profile: Profile, tokenizer: Any, data: PackedData, output_dir:
     check_tokenizer(tokenizer)  # with the end-of-text token as padding, the collator would take both out of the labels
     check_rows(data.train, data.validation, profile.batch_size)
     model = build_causal_lm(profile, tokenizer, dropout)
-    check_context(model, len(data.train[0]["input_ids"]))
     return Trainer(
         model=model, args=training_arguments(profile, output_dir, rows=len(data.train)), processing_class=tokenizer,
         train_dataset=data.train, eval_dataset=data.validation,
@@ -139,12 +126,3 @@ def train(make: Callable[[Path], Trainer], run_folder: Path) -> tuple[PreTrained
     with without_tied_layer():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     return trainer.model, trainer.state.log_history
-
-
-def learning_curve(history: list[dict[str, float]], data: PackedData, tokens_per_step: int) -> list[dict[str, float]]:
-    """Pick the evaluations out of a Trainer log: step, tokens seen, held-out loss and bits per byte."""
-    points = [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
-    return [
-        {"step": step, "tokens": step * tokens_per_step, "loss": loss, "bits_per_byte": data.bits_per_byte(loss)}
-        for step, loss in points
-    ]

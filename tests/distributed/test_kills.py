@@ -1,27 +1,16 @@
 """A training that is killed at any moment, and resumed, ends with the weights of an undisturbed one."""
 
 import contextlib
-import multiprocessing
 import os
 import random
 import time
 
 import pytest
-from runs import small_config, train_in_child, weights
+from runs import small_config, start, train_in_child, weights
 
 from course_utils.training.checkpoints import LAST_FILE
 
 KILLS = int(os.environ.get("TEST_KILLS", "5"))  # nightly more
-PRELOADED = ["torch", "course_utils.train", "transformers.models.gpt2.modeling_gpt2", "runs"]
-
-
-def start(config, folder):
-    """Start a training in a fresh process that has the libraries loaded already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    child = context.Process(target=train_in_child, args=(config, folder))
-    child.start()
-    return child
 
 
 def half_written(folder):
@@ -36,7 +25,7 @@ def half_written(folder):
 
 def kill(config, folder, seconds, while_writing):
     """Start, and kill some time after the start or after a checkpoint is begun; return whether that hit the mark."""
-    before, child = half_written(folder), start(config, folder)
+    before, child = half_written(folder), start(train_in_child, config, folder)
     while while_writing and child.is_alive() and not half_written(folder) - before:
         time.sleep(0.0005)
     child.join(seconds)
@@ -54,7 +43,7 @@ def test_killed_at_any_moment_and_resumed_gives_the_very_same_weights(stream, tm
         stream=stream, dropout=0.1, precision="auto", shuffle_buffer=50, buffer_sequences=64,
     )  # fmt: skip
     begun = time.perf_counter()
-    undisturbed = start(config, tmp_path / "whole")
+    undisturbed = start(train_in_child, config, tmp_path / "whole")
     undisturbed.join()
     seconds = time.perf_counter() - begun
     assert undisturbed.exitcode == 0
@@ -68,7 +57,7 @@ def test_killed_at_any_moment_and_resumed_gives_the_very_same_weights(stream, tm
         else:
             hits["torn"] += kill(config, folder, rng.uniform(0, 0.004), while_writing=True)
     assert all(hits.values()), hits
-    last = start(config, folder)
+    last = start(train_in_child, config, folder)
     last.join()
     assert last.exitcode == 0
     assert weights(tmp_path / "whole") == weights(folder)

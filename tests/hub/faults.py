@@ -29,23 +29,18 @@ class Fault:
 class FaultyHandler(Handler):
     """A connection to which faults happen."""
 
-    cut_after: int | None = None  # bytes of a file
     pause = 0.0  # seconds before each block
     lose_answer = False
 
     def before(self) -> None:
-        self.cut_after, self.pause, self.lose_answer = None, 0.0, False
+        self.pause, self.lose_answer = 0.0, False
         self.server.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".rstrip())
         for fault in self.server.faults:
             fault.strike(self)
 
     def write_block(self, block: bytes) -> None:
         time.sleep(self.pause)
-        if self.cut_after is not None:
-            block, self.cut_after = block[: self.cut_after], self.cut_after - len(block)
         super().write_block(block)
-        if self.cut_after is not None and self.cut_after <= 0:
-            cut(self)
 
     def answer(self, value, status=200, **headers):
         if self.lose_answer and status == 200:
@@ -63,10 +58,6 @@ def error(status: int, message: str = "", **headers: str) -> Callable[[FaultyHan
         raise HubError(status, message or f"a test wanted {status}", **headers)
 
     return strike
-
-
-def cut_file(after: int) -> Callable[[FaultyHandler], None]:
-    return lambda handler: setattr(handler, "cut_after", after)
 
 
 def slow(seconds: float) -> Callable[[FaultyHandler], None]:

@@ -1,6 +1,5 @@
 """A training that is killed while it pushes: the branch stays whole, and the run ends as if nothing had happened."""
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -9,27 +8,18 @@ import time
 import pytest
 from faults import WRITE, Fault, slow
 from huggingface_hub import snapshot_download
-from runs import push_in_child, small_config, weights
+from runs import push_in_child, small_config, start, weights
 
 from course_utils import train
 from course_utils.training import checkpoints
 
 KILLS = int(os.environ.get("TEST_KILLS", "5"))  # nightly more
-PRELOADED = ["torch", "course_utils.train", "transformers.models.gpt2.modeling_gpt2", "runs"]
 REPO = "ada/code"
-
-
-def start(config, folder):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    child = context.Process(target=push_in_child, args=(config, folder, WRITE))
-    child.start()
-    return child
 
 
 def kill_while_pushing(hub, config, folder, word, times, seconds):
     """Start, wait until a push has asked for something so many times, and kill then; return whether it still ran."""
-    wanted, child = hub.counted(word) + times, start(config, folder)
+    wanted, child = hub.counted(word) + times, start(push_in_child, config, folder, WRITE)
     until = time.monotonic() + 60
     while child.is_alive() and hub.counted(word) < wanted and time.monotonic() < until:
         time.sleep(0.001)
@@ -65,7 +55,7 @@ def test_killed_while_pushing_the_branch_is_whole_and_nothing_is_there_twice(hub
     assert hits >= KILLS
     assert elsewhere >= 1
     hub.faults.clear()
-    last = start(config, folder)
+    last = start(push_in_child, config, folder, WRITE)
     last.join()
     assert last.exitcode == 0
     assert weights(folder) == weights(tmp_path / "whole")

@@ -10,19 +10,16 @@ import sys
 import huggingface_hub
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, load_dataset
-from faults import READ, STRANGER, WRITE, Fault, cut_file, error, lost_answer
+from datasets import Dataset
+from faults import READ, STRANGER, WRITE
 from huggingface_hub import CommitOperationCopy, HfApi, ModelCard, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     Trainer,
     TrainingArguments,
-    pipeline,
 )
 
 
@@ -129,17 +126,6 @@ def test_who_may_read_and_write_what(api, hub):
         api.model_info("ada/secret")
 
 
-def test_a_renamed_repository_is_found_under_its_old_name(api, hub):
-    api.create_repo("old")
-    api.upload_file(repo_id="ada/old", path_or_fileobj=b"x" * 10, path_in_repo="x.bin")
-    api.move_repo("ada/old", "ada/new")
-    assert api.model_info("ada/old").id == "ada/new"
-    api.upload_file(repo_id="ada/old", path_or_fileobj=b"y" * 10, path_in_repo="y.bin")
-    assert hub.read("ada/new", "y.bin") == b"y" * 10
-    with open(hf_hub_download("ada/old", "x.bin")) as file:  # noqa: PTH123
-        assert file.read() == "x" * 10
-
-
 @pytest.mark.parametrize(
     ("card", "fault"),
     [
@@ -183,18 +169,6 @@ def test_what_it_does_not_support_is_refused_in_words(api, hub):
         assert answer.json()["error"]
 
 
-def test_models_tokenizers_and_pipelines_are_loaded_and_pushed(hub, code_tokenizer):
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=len(code_tokenizer), n_positions=64))
-    model.push_to_hub("ada/m", private=True)
-    code_tokenizer.push_to_hub("ada/m")
-    loaded, tokenizer = AutoModelForCausalLM.from_pretrained("ada/m"), AutoTokenizer.from_pretrained("ada/m")
-    ids = tokenizer("import numpy as np", return_tensors="pt")["input_ids"]
-    assert torch.equal(loaded(ids).logits, model.eval()(ids).logits)
-    assert AutoConfig.from_pretrained("ada/m").n_layer == 1
-    generate = pipeline("text-generation", "ada/m")
-    assert generate("import", max_new_tokens=2, do_sample=False)[0]["generated_text"].startswith("import")
-
-
 def test_the_trainer_pushes_while_it_trains(hub, tmp_path, code_tokenizer):
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=len(code_tokenizer), n_positions=64))
     rows = Dataset.from_dict({"input_ids": [[5, 6, 7, 8]] * 16, "labels": [[5, 6, 7, 8]] * 16})
@@ -209,19 +183,6 @@ def test_the_trainer_pushes_while_it_trains(hub, tmp_path, code_tokenizer):
     assert "README.md" in hub.head("ada/trained")["files"]
     loaded = AutoModelForCausalLM.from_pretrained("ada/trained")
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
-
-
-def test_data_sets_are_pushed_loaded_and_streamed(hub):
-    rows = Dataset.from_dict({"text": [f"row {n}" for n in range(500)], "label": [n % 2 for n in range(500)]})
-    DatasetDict(train=rows, test=rows.select(range(50))).push_to_hub("ada/d")
-    rows.select(range(7)).push_to_hub("ada/d", "small")
-    loaded = load_dataset("ada/d")
-    assert loaded["train"][:] == rows[:]
-    assert len(load_dataset("ada/d", "small", split="train")) == 7
-    stream = load_dataset("ada/d", split="test", streaming=True)
-    assert [row["text"] for row in stream] == rows["text"][:50]
-    with pytest.raises(ValueError, match="nothing"):
-        load_dataset("ada/d", "nothing")
 
 
 def test_ranges_etags_and_errors_are_those_of_the_hub(api, hub, folder):
@@ -240,27 +201,6 @@ def test_ranges_etags_and_errors_are_those_of_the_hub(api, hub, folder):
     missing = client.get(f"{hub.url}/ada/m/resolve/main/none")
     assert (missing.status_code, missing.headers["X-Error-Code"]) == (404, "EntryNotFound")
     assert "error" in missing.json()
-
-
-def test_a_download_goes_on_where_it_was_cut(hub, no_pauses, monkeypatch):
-    content = os.urandom(300_000)
-    hub.add_files("models", "lab/m", {"w.bin": content})
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    hub.faults.append(Fault("GET /lab/m/resolve", cut_file(100_000), times=2))
-    with open(hf_hub_download("lab/m", "w.bin"), "rb") as file:  # noqa: PTH123
-        assert file.read() == content
-    assert hub.faults[0].met == 3
-
-
-def test_an_upload_survives_errors_of_the_server(api, hub, no_pauses, folder):
-    api.create_repo("m")
-    hub.faults += [Fault("PUT /lfs/", error(500), 2), Fault("POST /api/models/ada/m/preupload", error(503), 1)]
-    api.upload_folder(repo_id="ada/m", folder_path=folder)
-    assert hub.read("ada/m", "w.safetensors") == (folder / "w.safetensors").read_bytes()
-    hub.faults = [Fault("/commit/", lost_answer)]
-    with pytest.raises(Exception, match="disconnected"):
-        api.upload_file(repo_id="ada/m", path_or_fileobj=b"x", path_in_repo="x")
-    assert hub.read("ada/m", "x") == b"x"  # done all the same
 
 
 def test_started_by_hand_it_says_what_to_set(repository, tmp_path):

@@ -26,7 +26,7 @@ REPO = "ada/code"
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(course_hub, "PAUSES", (0.02,))
-    monkeypatch.setattr(course_hub, "LAST_PAUSES", (0.02,) * 3)
+    monkeypatch.setattr(course_hub, "LAST_PAUSES", (0.02,) * 8)  # more than a run has faults that pass
 
 
 def run(folder, **settings):
@@ -95,26 +95,27 @@ def test_a_run_is_on_a_branch_of_its_name_with_card_and_tokenizer(hub, tmp_path,
     assert str(tmp_path) not in text
 
 
+OUT_OF_STEP = "A commit has happened since. Please refresh and try again."
 TRANSIENT = {
-    "500": Fault("/preupload/", error(500), 8),
-    "commit 500": Fault("/commit/", error(500), 2),
-    "429": Fault("/commit/", busy(1), 2),
-    "cut": Fault("PUT /lfs/", error(503), 8),
-    "lost answer": Fault("/commit/", lost_answer, 2),
-    "slow": Fault("ada/code", slow(0.05), 200),
-    "stale parent": Fault("/commit/", error(412, "A commit has happened since. Please refresh and try again."), 2),
-    "no batch": Fault("/info/lfs/", error(502), 7),
+    "errors": [
+        Fault("/preupload/", error(500), 8),
+        Fault("/info/lfs/", error(502), 7),
+        Fault("PUT /lfs/", error(503), 8),
+        Fault("/commit/", error(500), 2),
+    ],
+    "429": [Fault("/commit/", busy(1), 2)],
+    "lost answer": [Fault("/commit/", lost_answer, 2)],
+    "slow": [Fault("ada/code", slow(0.05), 200)],
+    "stale parent": [Fault("/commit/", error(412, OUT_OF_STEP), 2)],
 }
 
 
 @pytest.mark.parametrize("name", TRANSIENT)
 def test_passing_faults_change_neither_model_nor_branch(name, hub, tmp_path, plain, capsys):
-    fault = TRANSIENT[name]
-    fault.met = 0
-    hub.faults.append(fault)
+    hub.faults += TRANSIENT[name]
     run(tmp_path / "first")
     assert weights(tmp_path / "first") == plain
-    assert fault.met >= 1
+    assert all(fault.met for fault in TRANSIENT[name])
     assert steps_of(hub)[0] == "step 40"
     assert len(steps_of(hub)) == len(set(steps_of(hub)))
     assert is_whole(hub)

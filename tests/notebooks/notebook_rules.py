@@ -28,8 +28,6 @@ PARTS = {"title": "markdown", "cost": "markdown", "colab": "code", "setup": "cod
 PARTS |= {"recap": "markdown"}
 MAX_CODE_LINES, MAX_SENTENCE_WORDS, MAX_CELLS = 25, 25, 50
 MIN_WORDS, MAX_WORDS = 900, 2200
-# Notebooks that are not rewritten yet.
-OLD = ()
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB_CELL = f"""\
 # Colab and other fresh machines: install the course's helper package. Elsewhere this cell does nothing.
@@ -192,9 +190,9 @@ def _language(notebook: NotebookNode, name: str) -> Iterator[str]:
         for sentence in _sentences(text):
             if (length := len(re.findall(r"\w[\w'’.,-]*", sentence))) > MAX_SENTENCE_WORDS:
                 yield f"cell {cell.id}: {length} words, make it two sentences: {sentence}"
-    if not MIN_WORDS <= words <= MAX_WORDS and not name.startswith(OLD):
+    if not MIN_WORDS <= words <= MAX_WORDS:
         yield f"has {words} words of text, {MIN_WORDS} to {MAX_WORDS} are wanted."
-    if len(notebook.cells) > MAX_CELLS and not name.startswith(OLD):
+    if len(notebook.cells) > MAX_CELLS:
         yield f"has {len(notebook.cells)} cells, at most {MAX_CELLS} are wanted."
 
 

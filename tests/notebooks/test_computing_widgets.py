@@ -1,39 +1,19 @@
 """The widgets that compute in the browser give the numbers that Python gives, and are pictures without a script."""
 
 import math
-import os
 import re
-import shutil
 
 import pytest
 import torch
 from bs4 import BeautifulSoup
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from course_utils import plots
 from course_utils.evaluation.code_eval import estimate_pass_at_k
 from course_utils.models.decoding import next_token_probabilities
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-DRIVER = shutil.which("chromedriver", path=os.pathsep.join([os.environ["PATH"], os.environ.get("CHROMEWEBDRIVER", "")]))
 LOGITS = [round(3 - 0.15 * i - 0.4 * (i % 3), 3) for i in range(30)]
 STILL = plots.Picture('<img src="data:," alt="still">', "still")
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory):
-    if not (BROWSER and DRIVER):
-        pytest.skip("no chromium; install it with its driver (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking"):
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
-    window = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield window
-    window.quit()
 
 
 @pytest.fixture

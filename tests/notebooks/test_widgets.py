@@ -29,7 +29,8 @@ def page(window, tmp_path):
     (tmp_path / "page.html").write_text(html, encoding="utf-8")
     window.execute_cdp_cmd("Network.enable", {})
     window.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
-    return (tmp_path / "page.html").as_uri()
+    yield (tmp_path / "page.html").as_uri()
+    window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})  # the next test has this window
 
 
 def shown(window):

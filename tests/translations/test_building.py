@@ -79,13 +79,3 @@ def test_arabic_is_marked_as_right_to_left_outside_code_and_formulas():
     for part in ("Not translated.", "```python\nx = 1\n```", "$$\nx = 1\n$$", "<details>", "</details>"):
         assert part in outside
     assert not any(FORMULA.search(run) for run in runs)
-
-
-def test_a_language_from_right_to_left_builds_and_passes_its_checks(course):
-    course("new", "ar")
-    course.translate("ar")
-    assert [course("build"), course("check"), course("build")] == [0, 0, 0]
-    built = course.built(code="ar")
-    assert built["last"].startswith('<div dir="rtl">\n\nThé módél')
-    assert built["languages"].startswith('<div dir="rtl">')
-    assert built["first"] == CELLS["00_start"]["first"].replace("the first number", "thé fírst númbér")

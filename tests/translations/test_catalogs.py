@@ -66,13 +66,16 @@ def test_of_two_changes_the_first_text_stays_beside_the_translation(translated):
     assert translated.entry(SHORT.replace("one", "each")).previous_msgid == LAST
 
 
-def test_a_reverted_change_needs_no_review(translated):
+def test_a_text_that_changes_or_goes_and_comes_back_needs_no_review(translated):
     before = translated.files()
-    translated.change("00_start", "last", SHORT)
-    translated("sync")
-    translated.change("00_start", "last", LAST)
-    translated("sync")
-    assert translated.files() == before
+    for text in (SHORT, None):
+        translated.change("00_start", "last", text)
+        translated("sync")
+        gone = translated.entry(LAST)
+        assert gone is None if text else gone.obsolete
+        translated.change("00_start", "last", LAST)
+        translated("sync")
+        assert translated.files() == before
 
 
 def test_a_typing_error_needs_no_review(translated):
@@ -81,13 +84,11 @@ def test_a_typing_error_needs_no_review(translated):
     entry = translated.entry(SHORT)
     assert (entry.fuzzy, entry.previous_msgid) == (False, None)
     assert entry.msgstr.startswith("Thé módél")
-
-
-def test_a_typing_error_can_be_named_after_the_sync(translated):
-    translated.change("00_start", "last", SHORT)
+    translated.change("00_start", "last", LAST)
     translated("sync")
-    translated("sync", "--same-meaning", "00#last")
-    assert not translated.entry(SHORT).fuzzy
+    assert translated.entry(LAST).fuzzy
+    translated("sync", "--same-meaning", "00#last")  # it can be named later, too
+    assert not translated.entry(LAST).fuzzy
 
 
 def test_an_unknown_cell_is_refused(translated, capsys):
@@ -101,16 +102,6 @@ def test_a_paragraph_that_moves_to_another_notebook_keeps_its_translation(transl
     translated("sync")
     entry = translated.entry(LAST, "01_data")
     assert (entry.fuzzy, entry.msgstr[:9]) == (False, "Thé módél")
-
-
-def test_a_paragraph_that_is_gone_is_kept_and_comes_back(translated):
-    before = translated.files()
-    translated.change("00_start", "last", None)
-    translated("sync")
-    assert translated.entry(LAST).obsolete
-    translated.change("00_start", "last", LAST)
-    translated("sync")
-    assert translated.files() == before
 
 
 def test_another_text_gets_no_proposal(translated):

@@ -10,9 +10,7 @@ from translations.checks import CHECKS, of_message
 # check: English, a fault, a good variant, kind
 MESSAGES = [
     ("code spans", "Call `fit` first.", "Llame a `ajustar` primero.", "Primero llame a `fit`.", "paragraph"),
-    ("code spans", "Call `fit` first.", "Llame a `fit primero.", "Primero llame a `fit`.", "paragraph"),
     ("links", "See [here](https://x.org/a).", "Vea [aquí](https://x.org/b).", "[Aquí](https://x.org/a).", "paragraph"),
-    ("links", "See [here](01_data.ipynb).", "Vea aquí.", "Vea [aquí](01_data.ipynb).", "paragraph"),
     ("images", "![A curve](x.png)", "[Una curva](x.png)", "![Una curva](x.png)", "paragraph"),
     ("images", "![A curve](x.png)", "![](x.png)", "![Una curva](x.png)", "paragraph"),
     ("maths", "The loss $-\\log p$ falls.", "La pérdida $\\log p$ baja.", "La pérdida $-\\log p$ baja.", "paragraph"),
@@ -25,13 +23,6 @@ MESSAGES = [
     ("placeholders", "{n} of {all} rows", "{n} de {todas} filas", "de {all} filas, {n}", "sentence"),
     ("placeholders", "{share:.1%} of it", "{share} de ello", "de ello, {share:.1%}", "sentence"),
     ("placeholders", "{n} rows", "{n filas", "{n} filas", "sentence"),
-    (
-        "emphasis",
-        "It is called **a token**.",
-        "これは**「トークン」**と呼びます。",
-        "これは「**トークン**」と呼びます。",
-        "paragraph",
-    ),
     ("emphasis", "**Guess first.** How many?", "**先猜一猜。**有多少？", "**先猜一猜**。有多少？", "paragraph"),
     ("emphasis", "A **short** text.", "Un texto corto.", "Un texto **corto**.", "paragraph"),
     ("pipes", "left or right", "izquierda | derecha", r"izquierda \| derecha", "table cell"),
@@ -40,7 +31,6 @@ MESSAGES = [
     ("blocks", "The first point", "# El primer punto", "El primer punto", "list item"),
     ("blocks", "In 3 steps", "3. pasos", "En 3 pasos", "list item"),
     ("marks", "A text", "Un\u202e texto", "Un texto", "paragraph"),
-    ("marks", "A text", "Un\u200b texto", "Un texto", "paragraph"),
     ("questions", "How many tokens?", "Cuántos tokens.", "¿Cuántos tokens?", "paragraph"),
     ("questions", "So many tokens.", "多少个词元？", "这么多词元。", "paragraph"),
 ]
@@ -110,7 +100,6 @@ FILES = {
     "orphan catalog": (file("translations/eo/LC_MESSAGES/99_gone.po", 'msgid ""\nmsgstr ""\n'), "delete it"),
     "orphan notebook": (file("translations/eo/notebooks/99_gone.ipynb"), "delete it"),
     "orphan texts": (file("course_utils/locale/fr.json", "{}"), "belongs to no language"),
-    "stray file": (file("translations/eo/LC_MESSAGES/00_start.txt"), "delete it"),
     "no language": (file("translations/jp/LC_MESSAGES/00_start.po", 'msgid ""\nmsgstr ""\n'), "Did you mean 'ja'"),
     "other name": (file("translations/zh-cn/LC_MESSAGES/00_start.po", 'msgid ""\nmsgstr ""\n'), "'zh_CN'"),
 }

@@ -82,12 +82,6 @@ def test_a_text_that_is_not_there_stays_english():
     assert language.text("with {braces") == "mit {Klammern"
 
 
-def test_without_a_language_everything_is_english(monkeypatch, capsys):
-    monkeypatch.delenv("COURSE_LANGUAGE")
-    say("{share:.1%} of the tokens", share=0.25)
-    assert capsys.readouterr().out == "25.0% of the tokens\n"
-
-
 def test_labels_ticks_and_legends_of_a_figure_are_translated():
     figure = Figure()
     axes = figure.subplots()

@@ -7,16 +7,11 @@ import pytest
 from translations import sources
 from translations.segments import comment_pieces, markdown_pieces, replaced
 
-CELLS = [
-    pytest.param(cell, id=f"{name}#{cell['id']}")
-    for name, path in sources.notebooks().items()
-    for cell in sources.read_notebook(path)["cells"]
-]
 
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_a_translation_that_is_the_english_changes_no_byte(cell):
-    assert replaced(cell["source"], sources.pieces_of(cell), lambda text: text) == cell["source"]
+@pytest.mark.parametrize("path", sources.notebooks().values(), ids=sources.notebooks())
+def test_a_translation_that_is_the_english_changes_no_byte(path):
+    for cell in sources.read_notebook(path)["cells"]:
+        assert replaced(cell["source"], sources.pieces_of(cell), lambda text: text) == cell["source"], cell["id"]
 
 
 def test_pages_survive_the_round_trip():

@@ -157,7 +157,7 @@ def test_without_network_and_archives_installed_packages_are_used_and_a_message_
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nobody listens there
     monkeypatch.setattr(sources, "ATTEMPTS", 1, raising=False)
-    monkeypatch.setattr(corpus, "INSTALLED", {"train": ["pandas"], "validation": ["datasets"]})
+    monkeypatch.setattr(corpus, "INSTALLED", {"train": ["pandas", "not-installed"], "validation": ["datasets"]})
     train = artifacts.code_corpus(get_profile("tiny")).load("train")
     assert "installed on this machine serve" in capsys.readouterr().out
     assert set(train["repo_name"][:]) == {"pandas"}

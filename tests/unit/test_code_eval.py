@@ -1,6 +1,5 @@
-"""pass@k: the estimator against brute force, the metric against the blog's example and hostile programs."""
+"""pass@k: the estimator against exact binomials, the metric against the blog's example and hostile programs."""
 
-import itertools
 import math
 
 import evaluate
@@ -20,14 +19,6 @@ def run(references, predictions, k=(1,), **options):
     return code_eval().compute(references=references, predictions=predictions, k=list(k), **options)
 
 
-@pytest.mark.parametrize("n", range(1, 8))
-def test_estimator_equals_counting_every_choice(n):
-    for c, k in itertools.product(range(n + 1), range(1, n + 1)):
-        candidates = [True] * c + [False] * (n - c)
-        choices = list(itertools.combinations(candidates, k))
-        assert estimate_pass_at_k(n, c, k) == pytest.approx(sum(map(any, choices)) / len(choices))
-
-
 @given(st.integers(1, 400), st.data())
 def test_estimator_is_exact_where_binomials_are_huge(n, data):
     c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
@@ -41,8 +32,9 @@ def test_impossible_counts_are_refused(counts):
         estimate_pass_at_k(*counts)
 
 
-def test_example_of_the_blog():
-    scores, results = run([ADD], [[WRONG, RIGHT]], k=(1, 2))
+def test_example_of_the_blog_with_the_metric_that_evaluate_loads():
+    metric = evaluate.load(module.__file__, keep_in_memory=True)
+    scores, results = metric.compute(references=[ADD], predictions=[[WRONG, RIGHT]], k=[1, 2])
     assert scores == {"pass@1": 0.5, "pass@2": 1.0}
     (first, wrong), right = results[0]
     assert (first, wrong["passed"]) == (0, False)
@@ -79,7 +71,6 @@ CASES = [  # the test, the program, what becomes of it
     ("try:\n    f({})\n    assert False\nexcept Exception:\n    pass", "x = 1", "failed: exception f raised NameError"),
     (ADD, "def add(a, b):\n    return type('Any', (), {'__eq__': lambda s, o: True})()", "cannot be judged"),
     (ADD, "import os\nos._exit(0)", "failed: crash"),
-    (ADD, "def add(a, b):\n    while True: pass", "failed: time-out"),
 ]  # fmt: skip
 
 
@@ -108,8 +99,3 @@ def test_k_beyond_the_candidates_is_left_out_and_said(capsys):
 def test_what_cannot_be_scored_is_refused(references, predictions, message):
     with pytest.raises(ValueError, match=message):
         run(references, predictions)
-
-
-def test_loads_by_path_as_evaluate_does():
-    metric = evaluate.load(module.__file__, keep_in_memory=True)
-    assert metric.compute(references=[ADD], predictions=[[RIGHT]], k=[1])[0] == {"pass@1": 1.0}

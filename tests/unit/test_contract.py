@@ -27,7 +27,7 @@ NAMES = {
     "models.causal": "model_size",
     "models.decoding": "text_to_token_ids token_ids_to_text generate_text",
     "models.generation": "first_block complete_code",
-    "models.gpt2_weights": "config_from_gpt2 load_gpt2_weights save_gpt2",
+    "models.gpt2_weights": "config_from_gpt2 load_gpt2_weights",
     "models.gpt": "MultiHeadAttention LayerNorm GELU FeedForward TransformerBlock GPTModel GPT_CONFIG_124M",
     "training.finetuning": "tokenize_function",
     "training.heldout": "evaluate",

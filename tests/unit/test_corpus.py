@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import sys
 import tarfile
 from pathlib import Path
 
@@ -146,15 +145,6 @@ def test_the_path_tells_what_a_file_is():
     left_out = "pkg/_vendor/six.py sklearn/externals/a.py setup.py .github/a.py doc/auto_examples/a.py tests/a.md"
     paths = f"{user} {library} {left_out}".split()
     assert [path for path in paths if documents.left_out("pkg", path)] == left_out.split()
-
-
-def test_installed_packages_make_a_corpus_without_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "INSTALLED", {"train": ("filelock", "not-installed"), "validation": ("packaging",)})
-    module.build_from_environment(tmp_path)
-    assert {row["repo_name"] for row in rows(tmp_path, "train")} == {"filelock"}
-    assert {row["repo_name"] for row in rows(tmp_path, "validation")} == {"packaging"}
-    content = next(row["content"] for row in rows(tmp_path) if row["path"] == "filelock/_api.py")
-    assert content == Path(sys.modules["filelock._api"].__file__).read_text(encoding="utf-8")
 
 
 def script(name: str, library: str = "pandas") -> str:
@@ -306,14 +296,6 @@ def test_changed_and_removed_files_are_not_served_from_the_cache(tmp_path, monke
     Path("mine").rmdir()
     with pytest.raises(ValueError, match=r"mine is neither a local folder or file nor a Hub id.* use the course's"):
         open_location("mine", "the course's")
-
-
-def test_a_hub_id_that_cannot_be_opened_says_what_to_do():
-    for split, name in (("train", "train"), ("validation", "valid")):
-        with pytest.raises(ConnectionError, match=rf"owner/name-{name} is not a local .* COURSE_CODE_CORPUS=pinned"):
-            Location("owner/name-{split}").load(split)
-    with pytest.raises(ConnectionError, match=r"a/b:c is not a local folder or file, and the Hub .* use the course's"):
-        open_location("a/b:c", "the course's")
 
 
 def test_a_folder_with_python_files_is_code_and_names_are_pinned_or_a_hub_id_or_refused(tmp_path, monkeypatch):

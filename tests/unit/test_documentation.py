@@ -153,47 +153,6 @@ def test_code_of_a_page_stands_below_its_sentence(path):
     assert documentation_script(path, page) == script
 
 
-SENTENCES = "", "We sum all of the rows.", "Here, each of the groups gets one row:"
-STATEMENTS = (
-    LINES,
-    "import pandas as pd\nf(pd)\n",
-    "for a in b:\n    f(a)\n\n    g(a)\n",
-    "g(\n    '>> not a prompt'\n)\n",
-)
-
-
-def prompted(code: str) -> str:
-    """Return statements as doctest and IPython show them, with an output."""
-    lines = [f"{'... ' if line[:1] in ' )' else '>>> '}{line}".rstrip() for line in code.split("\n") if line]
-    return "\n".join(lines) + "\n<Out 1>\n"
-
-
-FORMATS = {
-    "rst directive": (
-        "a.rst",
-        lambda text, code: f"{text}\n\n.. code-block:: python\n\n{textwrap.indent(code, '   ')}\n",
-    ),
-    "rst literal": ("a.txt", lambda text, code: f"{text}\n\n::\n\n{textwrap.indent(code, ' ')}\n"),
-    "rst doctest": ("a.rst", lambda text, code: f"{text}\n\n{prompted(code)}\n"),
-    "md fence": ("a.md", lambda text, code: f"{text}\n~~~python\n{code}~~~\n"),
-    "md doctest": ("a.myst", lambda text, code: f"{text}\n\n```\n{prompted(code)}```\n"),
-}
-BLOCKS = st.lists(st.tuples(st.sampled_from(SENTENCES), st.sampled_from(STATEMENTS)), min_size=1, max_size=5)
-
-
-@given(BLOCKS, st.sampled_from([*FORMATS, "notebook"]))
-def test_the_same_blocks_give_the_same_script_in_every_format(blocks, form):
-    blocks.append(("We end.", LINES))
-    if form == "notebook":
-        cells = [cell for text, code in blocks for cell in (("markdown", text), ("code", code))]
-        script = documentation_script("a.ipynb", notebook(*cells))
-    else:
-        path, render = FORMATS[form]
-        script = documentation_script(path, "\n".join(render(text, code) for text, code in blocks))
-    wanted = "\n".join(as_comment(text) + code for text, code in blocks)
-    assert [line for line in script.split("\n") if line] == [line for line in wanted.split("\n") if line]
-
-
 @given(
     st.text(st.sampled_from("`~:.>#\\n \\t[](){}*_-=In123abc"), max_size=300),
     st.sampled_from([".rst", ".md"]),

@@ -29,9 +29,7 @@ from course_utils.data.corpus import COLUMNS, Location
 from course_utils.evaluation.code_eval import estimate_pass_at_k
 from course_utils.exercises import all_exercises, comparing, reveal, show, solution, start
 from course_utils.exercises import tokenizer as bpe
-from course_utils.exercises.exercise import NOT_TRIED, Exercise
 from course_utils.models.decoding import next_token_probabilities
-from course_utils.say import say
 from course_utils.training import heldout, losses, optimization
 
 
@@ -70,37 +68,10 @@ def cut(tokens, n):
     return [tokens[i : i + n] for i in range(0, len(tokens) - n + 1, n)]
 
 
-def softmax(row):
-    return [math.exp(value) / sum(map(math.exp, row)) for value in row]
-
-
 def bins(sure, hits, group):
     pairs = sorted(zip(sure, hits, strict=True), key=lambda pair: group(pair[0]))
     groups = [list(rows) for _, rows in itertools.groupby(pairs, key=lambda pair: group(pair[0]))]
     return sum(abs(sum(s for s, _ in rows) - sum(h for _, h in rows)) for rows in groups) / len(sure)
-
-
-def cells(lengths, size, rows):
-    return sum(max(lengths[i : i + size]) * rows(lengths[i : i + size]) for i in range(0, len(lengths), size))
-
-
-def found(pattern, string, modules):
-    return any(re.search(pattern.format(module), string) for module in modules)
-
-
-def verdict(keep):
-    return keep, "" if keep else "few letters"
-
-
-def letters(text):
-    return sum(map(str.isalnum, text))
-
-
-def once(word, merges):
-    for pair in merges:
-        places = [i for i in range(len(word) - 1) if tuple(word[i : i + 2]) == pair]
-        word = [*word[: places[0]], "".join(pair), *word[places[0] + 2 :]] if places else [*word]
-    return [*word]
 
 
 def most_frequent_by_max(words, merges):
@@ -132,88 +103,24 @@ def endless_cut(lists, end, n):
 
 # What learners write at first, beside the `mistakes` of an exercise, and what the answer to it must show.
 WRONG = [
-    ("00.complete", lambda ids, n, ask: [ask(ids + ids[:i])[0].most_common(1)[0][0] for i in range(n)], r"ected  \["),
-    ("00.complete", lambda ids, n, ask: [max(ask(ids)[0]) for _ in range(n)], r"\(\[\d?\], \d, \{\(\): "),
-    ("00.complete", lambda ids, n, ask: [ask(ids)[0].most_common(1)[0][0]] * n, "belongs to the history now"),
-    ("00.complete", lambda ids, n, ask: [ids.append(start.complete(ids, 1, ask)[0]) for _ in range(n)], "changed its"),
-    ("01.import", lambda *a: found("(?m)^import {}", *a), r"from sklearn.svm"),
-    ("01.import", lambda *a: found("(?m)(import|from) {}", *a), r"# import|import my|from time|'import|\w+_"),
-    ("01.import", lambda *a: found(r"(?m)^\s*(import|from) {}", *a), r"pandas_extra|time, pandas"),
-    ("01.import", lambda *a: found(r"(?m)^\s*(import|from) {}\b", *a), "import time, "),
-    ("01.jaccard", lambda left, right: len(left & right), r"jaccard\(\{'a', 'b', 'c'\}"),
     ("01.jaccard", lambda left, right: len(left & right) / len(left), "expected  0.5"),
-    ("01.jaccard", lambda left, right: 100 * len(left & right) / len(left | right), "got       50.0"),
-    ("01.jaccard", lambda left, right: len(left ^ right) / len(left | right), r"jaccard\(\{'a'\}, \{'a'\}"),
-    ("01.test_rule", lambda text: len(re.findall(r"\btest", text)) > 1, r"is_test\('\\n\\n"),
-    ("01.test_rule", lambda text: text.count("def test") > 0, "def test_sum"),
-    ("01.test_rule", lambda text: len(re.findall(r"\btest", text)) >= max(1, 0.05 * len(text.splitlines())), "# a t"),
-    ("01.test_rule", lambda text: False, "def test_sum(?s:.)*got       False"),
-    ("02.train_bpe", lambda words, n: bpe.count_pairs(words).most_common(n), r"\(\('p', 'l'\), 14\)"),
-    ("02.train_bpe", lambda words, n: ["".join(pair) for pair in bpe.train_bpe(words, n)], r"got       \['pl', 'ot', "),
-    ("02.train_bpe", lambda words, n: bpe.train_bpe(words, n + 1), r"train_bpe\(\{'plot': 5, "),
-    ("02.train_bpe", lambda words, n: sorted(bpe.train_bpe(words, n)), "their order is not"),
-    ("02.encode", lambda word, merges: bpe.encode(word, merges[::-1]), r"encode\('pot', \[\('o', 't'\), \('p'"),
-    ("02.encode", lambda word, merges: once(word, merges), r"encode\('popopot'|got "),
     ("02.encode", lambda word, merges: " ".join(bpe.encode(word, merges)), "type str; the type list is expected"),
     ("02.characters", lambda f, texts: sum(len(f(t)) for t in texts) / sum(map(len, texts)), "where  "),
-    ("02.characters", lambda f, texts: len("".join(texts)) / len(f("".join(texts))), r"characters_per_token\(encode, "),
-    ("02.characters", lambda f, texts: sum(len(t) / len(f(t)) for t in texts if t) / len(texts), r"got +2\.08"),
     ("03.share_lost", lambda counts, n: sum(c % n for c in counts), r"share_lost\(\[1, 1000\], 128\)"),
-    ("03.share_lost", lambda counts, n: sum(c % n for c in counts if c > n) / sum(counts), r"share_lost\(\["),
-    ("03.share_lost", lambda counts, n: 1 - sum(c // n for c in counts) / sum(counts), "expected  0.1"),
-    ("03.pack", lambda lists, end, n: cut(list(itertools.chain(*lists)), n), r"pack\(\[\[5, 6, 7\], \[8\]\], 0, 2"),
-    ("03.pack", lambda lists, end, n: cut([end, *joined(lists, end)], n), "expected  "),
     ("03.pack", endless_cut, r"endless_cut\((?s:.)*still running"),
     ("03.pack", lambda lists, end, n: cut(joined([lists.pop(0) for _ in lists[:]], end), n), r"input into \(\[\], "),
     ("03.conserve", lambda lists, end, n: cut(joined(lists, end), n)[:-1], r"pack_all\(\[\[1, 1, 1, 1, 1\], \["),
-    ("03.conserve", lambda lists, end, n: cut([end, *joined(lists, end)], n), r"expected  \[\[1, 1, 1, 1, 1, 0\]"),
-    ("03.conserve", lambda lists, end, n: sum(map(len, joined([lists], end))), "type int; the type list"),
-    ("03.mask", lambda row, end: [[token != end for token in row] for _ in row], r"may_look\(\[11, 12, 0, 21\], 0\)"),
     ("03.mask", lambda row, end: [[int(j <= i) for j in range(len(row))] for i in range(len(row))], r"got  +\[\[1, 0"),
-    ("03.mask", lambda row, end: [[token == mine for token in row] for mine in row], "True, True"),
-    ("04.bits_per_byte", lambda loss, tokens, size: loss / math.log(2), r"bits_per_byte\(2\.0, 100, 350"),
-    ("04.bits_per_byte", lambda loss, tokens, size: loss * tokens / size * math.log(2), r"got       0\."),
     ("04.bits_per_byte", lambda loss, tokens, size: round(loss / math.log(2) * tokens / size, 1), "expected  0.8"),
-    ("04.labels", lambda rows, pad, end: (rows, rows), r"labels\(\[\[|<lambda>|make_batch\("),
-    ("04.labels", lambda rows, pad, end: mended(rows, pad, end, hidden=-1), "expected .*-100"),
     ("04.labels", lambda *given: [part.tolist() for part in mended(*given)][::-1], "order is not"),
     ("05.order", lambda points: [0.2 * points[0][1], 0.0], r"fit_line\(\["),
     ("05.evaluate", lambda batches: sum(sum(r[:1]) for b in batches for r in b), r"evaluate\(\[\[\["),
     ("05.steps_per_pass", lambda rows, batch, n, k: math.ceil(rows / (batch * k)), r"steps_per_pass\(100, 8, 2, 4"),
     ("05.steps_per_pass", lambda rows, batch, n, k: rows / (batch * n * k), "type float; the type int is expected"),
-    ("05.steps_per_pass", lambda rows, batch, n, k: math.ceil(rows / (batch * n)) // k, r"steps_per_pass\("),
-    ("06.share_padded", lambda lengths, size: sum(lengths) / cells(lengths, size, len), r"share_padded\(\["),
-    ("06.share_padded", lambda lengths, size: 1 - sum(lengths) / cells(lengths, size, lambda rows: size), "cted  0"),
-    ("06.share_padded", lambda lengths, size: sum(max(lengths) - n for n in lengths) / sum(lengths), r"padded\("),
-    ("07.better", lambda a, b: a if a[0] / a[2] * a[1] < b[0] / b[2] * b[1] else b, r"better\(\("),
-    ("07.better", lambda a, b: a if a[2] / a[1] > b[2] / b[1] else b, r"better\(\("),
-    ("07.better", lambda a, b: min(a, b), r"better\(\("),
     ("07.better", lambda a, b: a[0] / a[2] < b[0] / b[2], "type bool; the type tuple is expected"),
-    ("06.f1", lambda p, r: sum(map(int.__eq__, p, r)) / len(p), r"f1\(\[1, 1, 1\], \[1, 0, 0\]"),
     ("06.f1", lambda p, r: sum(map(int.__and__, p, r)) / max(1, sum(p)), r"f1\(\[1, 1, 1\]"),
-    ("06.f1", lambda p, r: 2 * sum(map(int.__and__, p, r)) / (sum(p) + sum(r)), "ZeroDivisionError: division by zero"),
     ("06.report", lambda hits, rows: [sum(own) / len(own) for own in hits], "type list; the type float"),
-    ("06.report", lambda hits, rows: sum(map(sum, hits)) / rows, r"report\(\[\[1, 1\], \[0, 1\]\], 3\)"),
-    ("06.report", lambda hits, rows: sum(hits[0][:rows]) / rows, r"report\(\[\[1, 0\], \[1, 1\]\], 4\)"),
-    ("07.calibration_error", lambda sure, hits: sum(abs(s - h) for s, h in zip(sure, hits, strict=True)) / 9, r"r\(\["),
-    ("07.calibration_error", lambda sure, hits: bins(sure, hits, lambda s: int(s * 5)), r"calibration_error\(\["),
-    ("08.top_p", lambda probs, p: [i for i, q in enumerate(probs) if q >= p], r"top_p\(\["),
-    ("08.top_p", lambda probs, p: sorted(range(len(probs)), key=lambda i: -probs[i]), r"top_p\(\["),
-    ("08.top_p", lambda probs, p: [i for i in range(len(probs)) if sum(probs[:i]) < p], r"\(\[0\.1, 0\.6"),
-    ("08.pass_at_k", lambda n, c, k: c / n, r"pass_at_k\(10, 3, 5\)"),
-    ("08.pass_at_k", lambda n, c, k: 1 - math.comb(c, k) / math.comb(n, k), r"pass_at_k\(10, 3, 5"),
-    ("08.pass_at_k", lambda n, c, k: 1.0 if c else 0.0, r"expected  0\.91"),
     ("09.leak", lambda T: torch.zeros(T, T, dtype=torch.bool), r"later_places\(2\)|<lambda>|my_later_places"),
-    ("09.leak", lambda T: torch.ones(T, T).triu(1), r"expected  \[\["),
-    ("09.parameters", lambda v, t, c, n: v * c + t * c + n * (12 * c * c + 9 * c), r"my_count\(100, 16, 8, 1\)"),
-    ("10.speed", lambda seconds, tokens: tokens / min(seconds), r"speed\(\["),
-    ("10.speed", lambda seconds, tokens: tokens * len(seconds[1:]) / sum(seconds[1:]), "use the median"),
-    ("10.speed", lambda seconds, tokens: tokens / sorted(seconds)[len(seconds) // 2], r"speed\(\["),
-    ("10.mfu", lambda rate, parameters, peak: 2 * parameters * rate / peak, "6 N for each token"),
-    ("10.mfu", lambda rate, parameters, peak: 6 * parameters * rate / peak / 1e12, r"mfu\(1000\.0, 1000000"),
-    ("10.mfu", lambda rate, parameters, peak: 100 * 6 * parameters * rate / peak, "not per cent"),
-    ("11.best", lambda runs: min(runs, key=lambda name: min(b for _, b in runs[name])), "stands for its newest one"),
-    ("11.best", lambda runs: max(runs, key=lambda name: runs[name][0][1]), "Fewer bits per byte are better"),
     ("11.best", lambda runs: min(runs[name][0][1] for name in runs), "expected  'a'"),
 ]  # fmt: skip
 
@@ -324,15 +231,21 @@ def test_known_mistakes_get_their_hint_at_once(exercise_id, capsys):
     for number, mistake in exercise.mistakes.items():
         exercises._given.clear()
         assert check(exercise_id, mistake) is False
-        assert f"Hint: {exercise.hints[number]}\n" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert all(part in out for part in ("  got ", "  expected ", f"Hint: {exercise.hints[number]}\n")), out
+        assert len(out) < 750  # a small input
+
+
+STUBS = [None, ...]
+for body in ("...", "pass", "'Do something.'", "raise NotImplementedError", "return ..."):
+    own = {}
+    exec(f"def stub(*arguments): {body}", own)
+    STUBS.append(own["stub"])
 
 
 @pytest.mark.parametrize("exercise_id", all_exercises())
-@pytest.mark.parametrize("body", ["...", "pass", "'Do something.'", "raise NotImplementedError", "return ..."])
-def test_untouched_stub(exercise_id, body, capsys):
-    own = {}
-    exec(f"def stub(*arguments): {body}", own)
-    for stub in (own["stub"], None, ...):
+def test_untouched_stub(exercise_id, capsys):
+    for stub in STUBS:
         assert check(exercise_id, stub) is None
         assert capsys.readouterr().out == f"{exercise_id}: not tried yet\n"
     assert not exercises._given
@@ -490,26 +403,6 @@ def test_own_corpus_that_is_a_data_set_and_its_faults(tmp_path, capsys):
         assert message in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("letters", "finding"),
-    [
-        (("fitted", "as it stands", "ours"), "Whose rate stays near zero"),
-        (("as it stands", "ours", "fitted"), "Count the updates"),
-        (("ours", "fitted", "as it stands"), "At least two"),
-        (("ours", "ours", "fitted"), "belongs to one curve"),
-        (("ours", "theirs", "fitted"), "no training theirs"),
-    ],
-)
-def test_curves_matched_wrongly(letters, finding, capsys):
-    truth = dict(zip("ABC", ("as it stands", "fitted", "ours"), strict=True))
-    assert check("04.match", dict.fromkeys("ABC"), truth) is None
-    assert check("04.match", ["ours"], truth) is False
-    assert check("04.match", truth, truth) is True
-    capsys.readouterr()
-    assert check("04.match", dict(zip("ABC", letters, strict=True)), truth) is False
-    assert finding in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("by_rows", [True, False])
 @pytest.mark.parametrize("alpha", [0.05, 1.0, 10.0])
 def test_own_loss_must_be_divided_by_its_weights(alpha, by_rows, tokenizer, capsys):
@@ -590,12 +483,14 @@ FAULTY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("exercise_id", "stub"), [
-    ("07.softer", dict.fromkeys(("hits", "confidence", "bits per byte"))), ("07.bugs", [None] * 3), ("11.card", set()),
-    ("08.asserts", "def check(candidate):\n    assert candidate([1, 2, 3]) == 2"),
+@pytest.mark.parametrize(("exercise_id", "stub", "measured"), [
+    ("04.match", dict.fromkeys("ABC"), dict.fromkeys("ABC", "ours")),
+    ("07.softer", dict.fromkeys(("hits", "confidence", "bits per byte")), None),
+    ("07.bugs", [None] * 3, None), ("11.card", set(), None),
+    ("08.asserts", "def check(candidate):\n    assert candidate([1, 2, 3]) == 2", None),
 ])  # fmt: skip
-def test_unfilled_form_is_not_tried(exercise_id, stub, capsys):
-    assert check(exercise_id, stub) is None
+def test_unfilled_form_is_not_tried(exercise_id, stub, measured, capsys):
+    assert check(exercise_id, stub, measured) is None
     assert capsys.readouterr().out == f"{exercise_id}: not tried yet\n"
 
 
@@ -616,6 +511,7 @@ DROPPED = {5: 12, 10: 32}  # documents, by the limit of the rule
 WORK["full"] = SimpleNamespace(minutes=math.nan, parameters=100, tokens=2000)
 # Three vocabularies had 2.0, 2.4 and 2.6 characters per token, and doubling added another 0.12.
 GAINS = [0.4, 0.2, 0.12]
+RATES = {"A": "as it stands", "B": "fitted", "C": "ours"}
 DOWN = {"hits": "same", "confidence": "down", "bits per byte": "down"}
 SUMS = (-2.1, -1.8)  # of greedy's path, of the best path
 ANSWERS = [0, 1] * 40
@@ -629,24 +525,18 @@ READS |= {"no token, public": True, "mistyped token, public": False}
 NAMED = {"main": "bold", "v1": "careful", "careful": "careful"}
 PREDICTED = [
     ("00.surprise", 5, CHANCES, "00.surprise: right"),
-    ("00.surprise", 3, CHANCES, "00.surprise: right"),
     ("00.surprise", 4, CHANCES, "token before"),
     ("00.surprise", 11, CHANCES, "almost sure of token 11"),
     ("00.surprise", 8, CHANCES, "20.00%; 3 others"),
-    ("00.surprise", 1, CHANCES, "number of a token, 2 to 11"),
     ("00.surprise", " plt", CHANCES, "this is ' plt'"),
     ("00.scale", 100_000, WORK, "00.scale: right"),
-    ("00.scale", 60_000.0, WORK, "00.scale: right"),
     ("00.scale", 200, WORK, "parameters only"),
     ("00.scale", 5_000, WORK, "are multiplied"),
-    ("00.scale", 5_200, WORK, "are multiplied"),
     ("00.scale", 10_000, WORK, "multiply it by the minutes"),
     ("00.scale", 1_667, WORK, "hours or days"),
     ("00.scale", 1e9, WORK, "more than the work says, by a factor of 10,000"),
     ("00.scale", "100 000", WORK, "this is '100 000'"),
     ("01.limit", 20, DROPPED, "01.limit: right"),
-    ("01.limit", 15.5, DROPPED, "01.limit: right"),
-    ("01.limit", 2, {5: 0, 10: 0}, "01.limit: right"),
     ("01.limit", 12, DROPPED, "does not drop twice as many"),
     ("01.limit", 32, DROPPED, "how many more than at 5. 20 more go"),
     ("01.limit", 200, DROPPED, "Too many"),
@@ -654,15 +544,19 @@ PREDICTED = [
     ("01.limit", "twenty", DROPPED, "this is 'twenty'"),
     ("01.limit", float("nan"), DROPPED, "Give a number of documents"),
     ("02.doubling", 0.1, GAINS, "02.doubling: right"),
-    ("02.doubling", np.float64(0.14), GAINS, "02.doubling: right"),
     ("02.doubling", 0.2, GAINS, "the last gain or more"),
-    ("02.doubling", 0.4, GAINS, "the last gain or more"),
     ("02.doubling", 2.7, GAINS, "a difference"),
     ("02.doubling", -0.1, GAINS, "never stands for less text"),
     ("02.doubling", 0.0, GAINS, "added 0.12 characters per token; you said 0.00"),
     ("02.doubling", "0.1", GAINS, "this is '0.1'"),
+    ("04.match", RATES, RATES, "04.match: right"),
+    ("04.match", ["ours"], RATES, "Give a dictionary with the keys A, B, C"),
+    ("04.match", RATES | {"A": "fitted", "B": "as it stands"}, RATES, "Whose rate stays near zero"),
+    ("04.match", RATES | {"B": "ours", "C": "fitted"}, RATES, "Count the updates"),
+    ("04.match", dict(zip("ABC", ("ours", "fitted", "as it stands"), strict=True)), RATES, "At least two"),
+    ("04.match", RATES | {"A": "ours"}, RATES, "belongs to one curve"),
+    ("04.match", RATES | {"A": "theirs"}, RATES, "no training theirs"),
     ("07.softer", DOWN, DOWN, "07.softer: right"),
-    ("07.softer", DOWN, DOWN | {"bits per byte": "up"}, "not 'down'. Bits per byte"),
     ("08.beam", [-2.12, -1.77], SUMS, "08.beam: right"),
     ("08.beam", "-2.1, -1.8", SUMS, "Give two numbers"),
     ("08.beam", (2.1, 1.8), SUMS, "are negative"),
@@ -670,15 +564,12 @@ PREDICTED = [
     ("08.beam", (-0.6, -1.8), SUMS, "-0.60 is too high for the dotted path: add the four edges"),
     ("08.beam", (-2.1, -2.1), SUMS, "-2.10 is too low for the best path"),
     ("09.previous", (0, 1), LOOKS, "09.previous: right"),
-    ("09.previous", [1, 0], LOOKS, "09.previous: right"),
     ("09.previous", (1, 1), LOOKS, "gives 71% to the first token"),
     ("09.previous", (0, 0), LOOKS, "gives 10% to the token before; another gives 80%"),
     ("09.previous", 3, LOOKS, "this is 3"),
-    ("09.previous", (7, 7), LOOKS, "such as (0, 1)"),
     ("06.sentences", ANSWERS, ANSWERS, "06.sentences: right"),
     ("06.sentences", np.array(ANSWERS[:60] + [1, 1, 0, 0] * 5), ANSWERS, "06.sentences: right"),
     ("06.sentences", 3, ANSWERS, "Give a list with 0 or 1"),
-    ("06.sentences", [0.2] * 80, ANSWERS, "Give a list with 0 or 1"),
     ("06.sentences", ANSWERS[:16], ANSWERS, "These are 16 answers"),
     ("06.sentences", [1] * 80, ANSWERS, "All answers are alike"),
     ("06.sentences", [0, 0, 1, 1] * 20, ANSWERS, "must not shuffle"),
@@ -728,23 +619,13 @@ def test_the_bug_in_the_notebook_is_the_one_of_the_exercise(exercise_id, reposit
     exec(ast.unparse(ast.Module(functions, [])), own)
     assert check(exercise_id, own[functions[-1].name]) is None
     assert "not tried yet" in capsys.readouterr().out
+    assert not exercises._given
 
 
 # --- the engine -----------------------------------------------------------------------------------------------------
 
 
-def predicted(answer, measured):
-    return NOT_TRIED if answer == 0 else "" if abs(answer - measured) < 1 else f"{measured} was measured"
-
-
-@pytest.fixture
-def prediction(monkeypatch):
-    made = Exercise("03.guess", print, ("Look at the picture.",), examine=predicted)
-    monkeypatch.setitem(exercises.EXERCISES, made.id, made)
-    return made.id
-
-
-def test_check_returns_what_later_cells_can_use(prediction):
+def test_check_returns_what_later_cells_can_use():
     right = all_exercises()["03.pack"].solution
 
     def stub(token_lists, eos_id, length): ...
@@ -754,30 +635,8 @@ def test_check_returns_what_later_cells_can_use(prediction):
 
     assert exercises.check("03.pack", mine) is mine
     assert [exercises.check("03.pack", answer) for answer in (stub, None, list, "text")] == [right] * 4
-    assert [exercises.check(prediction, guess, 7.5) for guess in (7, 0, 2, None, "seven")] == [7, 7.5, 7.5, 7.5, 7.5]
-
-
-def test_a_prediction_is_judged_by_what_was_measured(prediction, capsys):
-    assert [check(prediction, guess, 7.5) for guess in (7, 0, 2)] == [True, None, False]
-    out = capsys.readouterr().out
-    assert "03.guess: not tried yet" in out
-    assert "03.guess: not right yet. 7.5 was measured" in out
-
-
-def pack_all(token_lists, eos_id, length):  # as notebook 03 shows it
-    stream = []
-    for number, tokens in enumerate(token_lists):
-        if number > 0:
-            stream.append(eos_id)
-        stream.extend(tokens)
-    return [stream[i : i + length] for i in range(0, len(stream) - length, length)]
-
-
-def test_a_bug_left_as_it_is_was_not_tried(capsys):
-    assert check("03.conserve", pack_all) is None
-    assert capsys.readouterr().out == "03.conserve: not tried yet\n"
-    assert not exercises._given
-    assert len(pack_all([[1] * 5, [2] * 5, [3] * 5], 0, 6)) == 2
+    assert exercises.check("01.limit", 20, DROPPED) == 20
+    assert [exercises.check("01.limit", guess, DROPPED) for guess in (12, None, "twelve")] == [DROPPED] * 3
 
 
 REVEALED = [
@@ -817,11 +676,3 @@ def test_results_are_kept_as_lines_of_json_and_never_stop_a_check(monkeypatch, t
     monkeypatch.setenv("COURSE_CHECKS", str(tmp_path / "no" / "folder"))
     exercises.check("03.pack", None)
     assert capsys.readouterr().out.endswith("03.pack: not tried yet\n")
-
-
-@pytest.mark.parametrize(("share", "sentence"), [(0.25, "25.0 % is a lot."), (0.001, "0.1 % is little.")])
-def test_say_fills_one_of_its_templates(share, sentence, capsys):
-    say("{share:.1f} % is a lot." if share > 0.1 else "{share:.1f} % is little.", share=100 * share)
-    assert capsys.readouterr().out == f"{sentence}\n"
-    with pytest.raises(KeyError):
-        say("{share} of {whole}", share=share)

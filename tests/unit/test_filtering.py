@@ -87,8 +87,6 @@ def test_the_tutorials_two_examples():
 @pytest.mark.parametrize(("line", "found"), [(line, True) for line in IMPORTS] + [(line, False) for line in OTHERS])
 def test_import_statements_are_told_from_mentions(line, found):
     assert imports_any(line, KEYWORDS) is found
-    source = datasets.Dataset.from_dict({"content": [line]})
-    assert len(filter_streaming_dataset(source, KEYWORDS, match="import")) == found
 
 
 def imported_modules(source: str) -> set[str]:
@@ -117,15 +115,14 @@ def test_import_test_agrees_with_the_syntax_tree(source, modules):
 # --- data sets and streams ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("match", "test"), [("keyword", any_keyword_in_string), ("import", imports_any)])
-def test_files_and_data_sets_keep_the_rows_of_the_tutorials_loop(corpus, mapped, match, test, capsys, monkeypatch):
-    expected = [row for row in mapped.to_list() if test(row["content"], KEYWORDS)]
+def test_files_and_data_sets_keep_the_rows_of_the_tutorials_loop(corpus, mapped, capsys, monkeypatch):
+    expected = tutorials_loop(mapped, KEYWORDS)
     assert len(filtering._parquet_files(stream(corpus))) == 3, (
         f"datasets {datasets.__version__} has other private names than 4.0 to 5.2: the filter reads at half the speed"
     )
     monkeypatch.setattr(datasets.IterableDataset, "__iter__", None)  # Arrow stays Arrow: no rows of Python objects
     for source in (stream(corpus), mapped, mapped.to_iterable_dataset(num_shards=3)):
-        kept = filter_streaming_dataset(source, list(KEYWORDS), match=match)
+        kept = filter_streaming_dataset(source, list(KEYWORDS))
         assert (kept.column_names, {*map(str, kept.features.values())}) == (COLUMNS, {"Value('string')"})
         assert kept.to_list() == expected
         share = f"{len(expected) / len(mapped):.2%} of the data kept: {len(expected):,} of {len(mapped):,} documents"
@@ -145,8 +142,6 @@ def test_a_data_set_is_filtered_like_its_strings(contents, words):
     source = datasets.Dataset.from_dict({"content": contents, "n": range(len(contents))}, features=features)
     found = [n for n, text in enumerate(contents) if text is not None and any_keyword_in_string(text, words)]
     assert filter_streaming_dataset(source, words)["n"][:] == found
-    imports = filter_streaming_dataset(source, words, match="import")
-    assert imports["n"][:] == [n for n in found if imports_any(contents[n], words)]
 
 
 def at_epoch(dataset, epoch):
@@ -210,8 +205,7 @@ def test_missing_and_empty_documents_of_a_file_in_a_folder_with_brackets(tmp_pat
     write_corpus(tmp_path / "[ml]", [("r", str(number), "1", "1", text, "MIT") for number, text in enumerate(texts)])
     found = datasets.load_dataset("parquet", data_files=f"{tmp_path}/[[]ml]/data/*", split="train", streaming=True)
     assert filtering._parquet_files(found)
-    for match in ("keyword", "import"):
-        assert filter_streaming_dataset(found, ["pandas"], match=match)["path"][:] == ["2", "3"]
+    assert filter_streaming_dataset(found, ["pandas"])["path"][:] == ["2", "3"]
 
 
 def test_an_empty_stream_is_no_error_and_keeps_the_columns(tmp_path, corpus, capsys):

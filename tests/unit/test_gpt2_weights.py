@@ -1,4 +1,4 @@
-"""Published weights: the library's logits from the hand-written model, both ways; no silent mismatch, no pickle."""
+"""Published weights: the library's logits from the hand-written model; no silent mismatch, no pickle."""
 
 import json
 
@@ -9,7 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from course_utils.models.causal import gpt2_config
 from course_utils.models.gpt import GPTModel
-from course_utils.models.gpt2_weights import config_from_gpt2, load_gpt2_weights, save_gpt2
+from course_utils.models.gpt2_weights import config_from_gpt2, load_gpt2_weights
 
 SIZES = [(61, 16, 1, 8, 1), (97, 24, 3, 24, 4), (300, 48, 2, 64, 8)]  # vocabulary, context, blocks, width, heads
 
@@ -46,22 +46,12 @@ def assert_same_logits(ours, theirs):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("inverse", [True, False])
-def test_logits_are_the_librarys_in_both_directions(size, tied, inverse, tmp_path):
+def test_logits_are_the_librarys(size, tied, inverse, tmp_path):
     theirs = library_model(size, tie_word_embeddings=tied, scale_attn_by_inverse_layer_idx=inverse)
     theirs.save_pretrained(tmp_path / "theirs")
     ours = loaded(tmp_path / "theirs")
     assert ours.cfg["tie_weights"] is tied
     assert_same_logits(ours, theirs)
-    save_gpt2(ours, tmp_path / "ours")
-    assert_same_logits(ours, GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval())
-    assert config_from_gpt2(tmp_path / "ours") == ours.cfg
-
-
-def test_a_model_without_qkv_bias_is_written_with_zeros(tmp_path):
-    library_model().save_pretrained(tmp_path / "theirs")
-    ours = randomise(GPTModel(config_from_gpt2(tmp_path / "theirs") | {"qkv_bias": False}))
-    save_gpt2(ours, tmp_path / "ours")
-    assert_same_logits(ours, GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval())
 
 
 def test_other_names_stored_masks_half_precision_and_an_untied_copy_are_read(tmp_path):
@@ -85,8 +75,6 @@ def test_other_names_stored_masks_half_precision_and_an_untied_copy_are_read(tmp
         ({"activation_function": "relu"}, {}, "activation_function 'relu'"),
         ({"layer_norm_epsilon": 1e-6}, {}, "layer_norm_epsilon 1e-06"),
         ({"scale_attn_weights": False}, {}, "scale_attn_weights False"),
-        ({}, {"n_layers": 2}, "Unexpected key"),
-        ({}, {"qkv_bias": False}, "Unexpected key"),
     ],
 )
 def test_a_checkpoint_that_would_give_other_logits_is_refused(config, changes, message, tmp_path):

@@ -1,6 +1,5 @@
 """Evaluation counts every predicted token once, whatever the batches (PITFALLS A15)."""
 
-import gzip
 import math
 
 import pytest
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
-from course_utils.training.heldout import bits_per_byte, evaluate, gzip_bits_per_byte, perplexity
+from course_utils.training.heldout import bits_per_byte, evaluate, perplexity
 from course_utils.training.losses import IGNORED
 
 
@@ -79,13 +78,6 @@ def test_bits_per_byte_does_not_depend_on_how_text_is_cut_into_tokens(loss, toke
     assert bits == pytest.approx(loss * tokens / math.log(2) / num_bytes)
     assert bits_per_byte(loss / 2, 2 * tokens, num_bytes) == pytest.approx(bits)
     assert bits_per_byte(math.log(256), tokens, tokens) == pytest.approx(8)  # a uniform model of bytes
-
-
-def test_gzip_needs_little_for_repetitions_and_all_bits_for_noise():
-    noise = "".join(map(chr, torch.randint(128, (20_000,), generator=torch.Generator().manual_seed(1)).tolist()))
-    assert gzip_bits_per_byte([noise[:9000], noise[9000:]]) == pytest.approx(7, abs=0.2)
-    assert gzip_bits_per_byte(["import pandas as pd\n"] * 500) < 0.1
-    assert gzip_bits_per_byte(["é" * 1000]) == 8 * len(gzip.compress("é".encode() * 1000, 9)) / 2000
 
 
 def test_perplexity_is_infinite_rather_than_an_error():

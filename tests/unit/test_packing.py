@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
 from course_utils.data import packing
-from course_utils.data.tokenization import byte_tokenizer
+from course_utils.data.tokenization import base_tokenizer
 
 # More workers than this machine has processors are meant here.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 DOCUMENTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=1, max_size=12)
 LENGTHS = st.integers(1, 16)
-BYTES = byte_tokenizer()
+BYTES = base_tokenizer()
 LENGTH = 32
 
 

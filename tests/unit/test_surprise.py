@@ -18,7 +18,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 
 from course_utils.evaluation import planted_bugs, surprise
-from course_utils.evaluation.planted_bugs import bug_ranks, plant_bugs, ranking_score
+from course_utils.evaluation.planted_bugs import bug_ranks, chance_in_top, plant_bugs
 from course_utils.evaluation.surprise import Token, surprise_picture, token_surprise
 from course_utils.models.causal import build_causal_lm
 from course_utils.profiles import get_profile
@@ -216,9 +216,9 @@ def test_ranks_are_those_of_brute_force(model, session_tokenizer):
         tokens = token_surprise(model, session_tokenizer, bug.source)
         touching, others, share = brute_force(tokens, bug.start, bug.end)
         assert rank.share == pytest.approx(share)
-        assert (rank.kind, rank.bits, rank.tokens, rank.others) == (bug.kind, max(touching), len(touching), len(others))
-        touching, _, share = brute_force(before, bug.start, bug.start + len(bug.original))
-        assert (rank.original_bits, rank.original_share) == (max(touching), pytest.approx(share))
+        assert (rank.kind, rank.tokens, rank.others) == (bug.kind, len(touching), len(others))
+        _, _, share = brute_force(before, bug.start, bug.start + len(bug.original))
+        assert rank.original_share == pytest.approx(share)
 
 
 def test_ties_are_averaged(model, session_tokenizer):
@@ -226,7 +226,6 @@ def test_ties_are_averaged(model, session_tokenizer):
     torch.nn.init.zeros_(flat.lm_head.weight)  # every token is as likely as any other
     ranks = bug_ranks(flat, session_tokenizer, plant_bugs("a = 1\nb = 2\nc = a + b\n", 1))
     assert (ranks["share"] == 0.5).all()
-    assert ranking_score(ranks).loc["more surprising than the original", "model"] == 0.5
 
 
 def test_chance_is_what_random_surprises_give():
@@ -235,14 +234,7 @@ def test_chance_is_what_random_surprises_give():
         tokens, others = draw.choice([(1, 60), (3, 40), (8, 200)])
         worst = max(draw.random() for _ in range(tokens))
         share = sum(draw.random() > worst for _ in range(others)) / others
-        rows.append((tokens, others, share, worst, draw.random()))
-    score = ranking_score(pd.DataFrame(rows, columns=["tokens", "others", "share", "bits", "original_bits"]))
-    for measure in ("in the top 1%", "in the top 5%", "in the top 10%", "ROC area"):
-        assert score.loc[measure, "model"] == pytest.approx(score.loc[measure, "chance"], abs=0.02), measure
-
-
-def test_the_score_of_known_ranks():
-    known = {"share": [0.0, 0.04, 0.5, 0.06], "original_bits": [1, 5, 6, 4], "bits": 5.0, "tokens": 1, "others": 99}
-    score = ranking_score(pd.DataFrame(known))
-    assert score["model"].tolist() == pytest.approx([0.25, 0.5, 0.75, 0.85, 1.0, 0.625])
-    assert score["chance"].tolist() == pytest.approx([0.01, 0.05, 0.1, 0.5, 0.0, 0.5])
+        rows.append((tokens, others, share))
+    ranks = pd.DataFrame(rows, columns=["tokens", "others", "share"])
+    for top in (0.01, 0.05, 0.1):
+        assert (ranks["share"] <= top).mean() == pytest.approx(chance_in_top(ranks, top), abs=0.02), top

@@ -37,6 +37,6 @@ def _run(profile: Profile, depth: int, steps: int) -> dict[str, Any]:
     tokenizer = artifacts.code_tokenizer(config.profile)
     found = reference_model.measure(model, config)
     table = score_tasks(partial(complete_greedily, model, tokenizer, new_tokens=48), load_tasks())
-    found["idioms"] = sum(score.hit for score in score_idioms(model, tokenizer))
+    found["idioms"] = sum(score_idioms(model, tokenizer))
     rows = len(artifacts.packed_data(config.profile).train)
     return {"rows": rows} | found | {name: int(table[name].sum()) for name in ("function", "arguments")}

@@ -1,6 +1,7 @@
 """What notebook 04 compares with, by steps: a band around the profile's own training, other settings, two sizes."""
 
 import json
+import statistics
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from course_utils.models import causal, generation
 from course_utils.models.counting import CountingModel
 from course_utils.profiles import PROFILES, Profile
 from course_utils.training import pretraining
+from tools.recipes import tutorial_settings
 from tools.records import Record
 
 # Relative width added on both sides: a few seeds do not span all that is normal.
@@ -32,9 +34,10 @@ def curve(profile: Profile, data: pretraining.PackedData, dropout: float = 0.0) 
     saved = folder.with_name(f"{folder.name}.json")
     if not saved.is_file():
         model, history = pretraining.train(make, folder)
-        points = pretraining.learning_curve(history, data, profile.tokens_per_step)
-        result: dict[str, Any] = {key: [point[key] for point in points] for key in ("tokens", "bits_per_byte")}
-        result["idioms"] = generation.hit_share(generation.score_idioms(model, tokenizer))
+        points = [entry for entry in history if "eval_loss" in entry]
+        result: dict[str, Any] = {"tokens": [point["step"] * profile.tokens_per_step for point in points]}
+        result["bits_per_byte"] = [data.bits_per_byte(point["eval_loss"]) for point in points]
+        result["idioms"] = statistics.fmean(generation.score_idioms(model, tokenizer))
         saved.write_text(json.dumps(result), encoding="utf-8")
     return json.loads(saved.read_text(encoding="utf-8"))
 
@@ -64,7 +67,7 @@ def band(profile: Profile, seeds: list[int]) -> dict[str, Any]:
 
 def settings(profile: Profile) -> dict[str, tuple[Profile, float]]:
     """Return the profiles and dropouts that are compared: three settings, and a model half as wide."""
-    stands = pretraining.tutorial_settings(profile)
+    stands = tutorial_settings(profile)
     share = profile.warmup_steps / profile.train_steps
     fitted = replace(stands, warmup_steps=round(share * stands.train_steps))
     half = replace(profile, model_width=profile.model_width // 2)
