@@ -259,7 +259,8 @@ def _draw(axes, series: Curves, first: int = 0) -> None:
         (curve,) = axes.plot(xs, ys, markersize=4 if len(xs) <= 40 else 0, label=name)  # many would be a rope
         for areas in sizes:
             axes.scatter(xs, ys, areas, color=curve.get_color(), marker=curve.get_marker())
-    axes.legend(frameon=False)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False)
 
 
 def _show(figure: Figure, alt: str) -> None:
