@@ -37,7 +37,7 @@ from tools.recipes import Recipe, find
 
 ROOT = Path(__file__).parents[1]
 HELD_OUT_TOKENS = 38_400  # the same text for all, in rows of each recipe's length
-TRIAL, WARM = 12, 4  # steps that tell the speed, and how many of them are left out
+TRIAL, WARM = 40, 5  # steps that tell the speed (a dozen can be off by a third), and how many of them are left out
 
 
 class Clock:
@@ -230,7 +230,7 @@ def timed_run(
         return clock
 
     if seconds:
-        steps = max(2, round(seconds / statistics.median(train(TRIAL, ()).times[WARM:])))
+        steps = max(2, round(seconds / statistics.fmean(train(TRIAL, ()).times[WARM:])))
     clock = train(steps, shares)
     profile = recipe.config.profile
     speed = profile.tokens_per_step / statistics.median(clock.times[min(WARM, steps - 1) :])

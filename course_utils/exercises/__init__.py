@@ -88,6 +88,12 @@ def _note(exercise: Exercise, verdict: bool | None) -> None:
             file.write(json.dumps(line) + "\n")
 
 
+def attempt(function: Callable, *arguments: Any) -> str:
+    """Return what a learner's function gives, as text; like `check`, it never raises, and stops endless answers."""
+    got = outcome(function, copy.deepcopy(arguments))
+    return shown_number(got) if isinstance(got, Real) else shown(got)
+
+
 def reveal(guess: Any, measured: Any, unit: str = "") -> None:
     """Print what was measured, and beside it the guess that the learner made, if he made one."""
     value, unit = shown_number(measured), unit and f" {text(unit)}"

@@ -362,6 +362,18 @@ def test_the_users_interrupt_passes_and_other_threads_are_checked_too(capsys):
         assert threads.submit(check, "04.bits_per_byte", heldout.bits_per_byte).result() is True
 
 
+def test_a_draft_is_tried_without_stopping_the_cell(monkeypatch):
+    def endless():
+        while True:
+            pass
+
+    monkeypatch.setattr(comparing, "SECONDS_PER_CALL", 0.2)
+    assert [exercises.attempt(function, 3) for function in (lambda n: n / 4.7, lambda n: None, list)] == [
+        "0.638", "None", "no result, TypeError: 'int' object is not iterable",
+    ]  # fmt: skip
+    assert exercises.attempt(endless).startswith("no result, Endless: still running after 0.2 seconds")
+
+
 @pytest.mark.parametrize("function", [lambda: check("03.pakc", None), lambda: solution("03.pakc")])
 def test_unknown_exercise_lists_the_known_ones(function):
     with pytest.raises(ValueError, match=r"no exercise '03\.pakc'; there are 00\.complete.*03\.pack"):
