@@ -61,7 +61,7 @@ def lines(
         lowest, highest = axis.get_view_interval()
         if log and highest < 10 * lowest:  # less than a power of ten: plain numbers read better than powers
             axis.set(major_locator=MaxNLocator(5), minor_locator=NullLocator(), major_formatter="{x:g}")
-        elif log and lowest > 1e-3 and highest < 1e6:
+        elif log and lowest > 1e-3 and highest < 1e7:
             subs = (1, 3) if highest < 300 * lowest else (1,)
             axis.set(major_locator=LogLocator(subs=subs), major_formatter="{x:,g}")
     if not log_x and places[-1] < 20 and all(map(float.is_integer, places)):
