@@ -13,7 +13,7 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from course_utils import language
 from course_utils.pictures import (  # noqa: F401  (notebooks take the pictures from here, too)
@@ -63,7 +63,7 @@ def lines(
             axis.set(major_locator=MaxNLocator(5), minor_locator=NullLocator(), major_formatter="{x:g}")
         elif log and lowest > 1e-3 and highest < 1e7:
             subs = (1, 3) if highest < 300 * lowest else (1,)
-            axis.set(major_locator=LogLocator(subs=subs), major_formatter="{x:,g}")
+            axis.set(major_locator=LogLocator(subs=subs), major_formatter=_plain, minor_formatter=NullFormatter())
     if not log_x and places[-1] < 20 and all(map(float.is_integer, places)):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _show(figure, alt)
@@ -243,6 +243,10 @@ def graph(
     xs, ys, _ = zip(*nodes.values(), strict=True)
     axes.set(xlim=(min(xs) - 0.3, max(xs) + 0.3), ylim=(max(ys) + 0.5, min(ys) - 0.5))
     return Picture(_image(figure, alt), f"[figure: {language.text(alt)}]")
+
+
+def _plain(number: float, place: int | None) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:g}"
 
 
 def _axes(x: str, y: str, height: float = 3.4):
